@@ -1,0 +1,3 @@
+"""Mishards: a distributed vector database that looks like one Milvus server and grows by adding nodes."""
+
+__version__ = "0.1.0"
