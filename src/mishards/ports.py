@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 import numpy as np
@@ -72,7 +72,7 @@ class CommitRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     collection_id: CollectionId
     uuid: str
-    kind: str  # "write" or "layout"
+    kind: Literal["write", "layout"]
     now_ms: int
     leases: tuple[tuple[str, str], ...] = ()
     added: tuple[File, ...] = ()
@@ -100,7 +100,8 @@ class MetadataStore(Protocol):
 
     async def replace_collection(self, old: Collection, new: Collection) -> None:
         """Replace the definition and claim/free names and aliases that differ. CONFLICT if the stored `updated_ts` is
-        not `old.updated_ts`; COLLECTION_NOT_FOUND if dropped; ALIAS_EXISTS / UNEXPECTED if a name is taken."""
+        not `old.updated_ts`; COLLECTION_NOT_FOUND if dropped; ALIAS_EXISTS / ALIAS_NAME_CONFLICT / UNEXPECTED if a
+        name is taken."""
         ...
 
     async def drop_collection(self, collection_id: CollectionId) -> None:
@@ -117,7 +118,8 @@ class MetadataStore(Protocol):
 
     # the chain
     async def delta(self, collection_id: CollectionId, after: Version) -> Delta:
-        """What changed since; with after=0 the live files only. One consistent snapshot. COLLECTION_NOT_FOUND."""
+        """What changed since; with after=0 the live files only. One consistent snapshot. COLLECTION_NOT_FOUND. Where
+        records of the range are forgotten the answer is that of after=0, and says so in its `after`."""
         ...
 
     async def payloads(self, files: Sequence[FileId]) -> dict[FileId, bytes]:

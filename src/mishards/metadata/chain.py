@@ -1,0 +1,173 @@
+"""The chain of commits of a collection and the files that it lists (P3, P5). Each function is one unit of work.
+
+A commit takes its locks in the order leases, collection: whatever does not need the version comes before the
+collection's row is locked, so that commits of different writers to one collection exclude each other only briefly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+from sqlalchemy import ColumnElement, Connection, Row, insert, select, update
+
+from mishards.clock import hybrid
+from mishards.errors import Kind, MishardsError, collection_not_found
+from mishards.metadata.database import DatabaseMs, batches
+from mishards.metadata.definitions import LIVE
+from mishards.metadata.deltas import stamp
+from mishards.metadata.tables import collections, commits, files, leases, payloads
+from mishards.model import CollectionId, Commit, Delta, File, FileId, Version
+from mishards.ports import CommitRequest
+
+
+def commit(connection: Connection, request: CommitRequest) -> Commit:
+    """The new link of the chain. The unique (collection, uuid) refuses the same commit a second time."""
+    _hold_leases(connection, request.leases)
+    if request.payloads:
+        rows = [{"file_id": id, "data": bytes(data)} for id, data in request.payloads.items()]
+        connection.execute(insert(payloads), rows)
+    head = _lock_collection(connection, request.collection_id)
+    link = Commit(
+        collection_id=request.collection_id,
+        version=Version(head.version + 1),
+        uuid=request.uuid,
+        previous=head.head,
+        kind=request.kind,
+        ts=max(hybrid(request.now_ms), head.last_ts + 1),
+    )
+    _remove_files(connection, request, link.version)
+    if request.added:
+        connection.execute(insert(files), [_file_row(stamp(file, link.version)) for file in request.added])
+    connection.execute(
+        update(collections)
+        .where(collections.c.id == request.collection_id)
+        .values(version=link.version, head=link.uuid, last_ts=link.ts)
+    )
+    connection.execute(insert(commits).values(**msgspec.structs.asdict(link)))
+    return link
+
+
+def find_commit(connection: Connection, collection_id: CollectionId, uuid: str) -> Commit | None:
+    """Run in a writing transaction: its lock waits for a commit in flight, so that None means that there is none."""
+    connection.execute(select(collections.c.id).where(collections.c.id == collection_id).with_for_update())
+    row = connection.execute(
+        select(commits).where(commits.c.collection_id == collection_id, commits.c.uuid == uuid)
+    ).one_or_none()
+    return _commit_of(row) if row else None
+
+
+def read_commits(connection: Connection, collection_id: CollectionId, after: Version) -> list[Commit]:
+    rows = connection.execute(
+        select(commits)
+        .where(commits.c.collection_id == collection_id, commits.c.version > after)
+        .order_by(commits.c.version)
+    )
+    return [_commit_of(row) for row in rows]
+
+
+def delta(connection: Connection, collection_id: CollectionId, after: Version) -> Delta:
+    head = connection.execute(
+        select(collections).where(collections.c.id == collection_id, collections.c.state == LIVE)
+    ).one_or_none()
+    if head is None:
+        raise collection_not_found(str(collection_id))
+    if after < head.forgotten:
+        after = Version(0)
+    removed: dict[FileId, Version] = {}
+    if after == 0:
+        added = _read_files(connection, collection_id, files.c.removed == 0)
+    else:
+        added = _read_files(connection, collection_id, files.c.added > after)
+        rows = connection.execute(
+            select(files.c.id, files.c.removed).where(files.c.collection_id == collection_id, files.c.removed > after)
+        )
+        removed = {FileId(row.id): Version(row.removed) for row in rows}
+    return Delta(
+        collection_id=collection_id,
+        after=after,
+        version=Version(head.version),
+        ts=head.last_ts,
+        head=head.head,
+        added=added,
+        removed=removed,
+    )
+
+
+def read_payloads(connection: Connection, ids: Sequence[FileId]) -> dict[FileId, bytes]:
+    found: dict[FileId, bytes] = {}
+    for batch in batches(ids):
+        rows = connection.execute(select(payloads).where(payloads.c.file_id.in_(batch)))
+        found |= {FileId(row.file_id): row.data for row in rows}
+    return found
+
+
+def file_of(row: Row[str, int]) -> File:
+    """The file of a row with `document` and `removed`."""
+    file = msgspec.json.decode(row.document, type=File)
+    return replace(file, removed=Version(row.removed)) if row.removed else file
+
+
+def _hold_leases(connection: Connection, pairs: Sequence[tuple[str, str]]) -> None:
+    """Lock the leases until the transaction ends; FENCED if one is not ours any more (P2, I1)."""
+    if not pairs:
+        return
+    wanted = dict(pairs)
+    rows = connection.execute(
+        select(leases.c.name, leases.c.nonce).where(leases.c.name.in_(wanted)).order_by(leases.c.name).with_for_update()
+    )
+    held = {row.name: row.nonce for row in rows}
+    for name, nonce in wanted.items():
+        if held.get(name) != nonce:
+            raise MishardsError(Kind.FENCED, f"lease {name} is not held any more by nonce {nonce}", detail=name)
+
+
+def _lock_collection(connection: Connection, collection_id: CollectionId) -> Row[int, str, int]:
+    head = connection.execute(
+        select(collections.c.version, collections.c.head, collections.c.last_ts)
+        .where(collections.c.id == collection_id, collections.c.state == LIVE)
+        .with_for_update()
+    ).one_or_none()
+    if head is None:
+        raise collection_not_found(str(collection_id))
+    return head
+
+
+def _remove_files(connection: Connection, request: CommitRequest, version: Version) -> None:
+    """CONFLICT unless each of them is live: no file is an input of two layout commits (P5, I12)."""
+    changed = 0
+    for batch in batches(request.removed):
+        live = (files.c.collection_id == request.collection_id) & (files.c.removed == 0)
+        result = connection.execute(
+            update(files).where(live, files.c.id.in_(batch)).values(removed=version, removed_ms=DatabaseMs())
+        )
+        changed += result.rowcount
+    if changed != len(request.removed):
+        message = f"{len(request.removed) - changed} of {len(request.removed)} files to be replaced are not live"
+        raise MishardsError(Kind.CONFLICT, message)
+
+
+def _file_row(file: File) -> dict[str, object]:
+    return {
+        "id": file.id,
+        "collection_id": file.collection_id,
+        "kind": int(file.kind),
+        "added": file.added,
+        "removed": 0,
+        "document": msgspec.json.encode(file).decode(),
+    }
+
+
+def _read_files(connection: Connection, collection_id: CollectionId, which: ColumnElement[bool]) -> tuple[File, ...]:
+    rows = connection.execute(
+        select(files.c.document, files.c.removed)
+        .where(files.c.collection_id == collection_id, which)
+        .order_by(files.c.id)
+    )
+    return tuple(file_of(row) for row in rows)
+
+
+def _commit_of(row: Row[Any, Any, Any, Any, Any, Any]) -> Commit:
+    return Commit(**row._asdict())

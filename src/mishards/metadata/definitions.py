@@ -1,0 +1,142 @@
+"""Collections and their names. Each public function is one unit of work in a transaction.
+
+A name or an alias is one row of `names`, whose primary key (database, name) lets nobody claim it twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+from sqlalchemy import Connection, delete, insert, select, update
+
+from mishards.errors import Kind, MishardsError, collection_not_found
+from mishards.metadata.database import DatabaseMs, batches
+from mishards.metadata.tables import collections, commits, files, leases, names, payloads
+from mishards.model import Collection, CollectionId, Version
+from mishards.ports import Head
+
+LIVE = "live"
+DROPPED = "dropped"
+
+
+def create_collection(connection: Connection, collection: Collection) -> None:
+    for name in _names_of(collection):
+        _claim(connection, collection.id, name)
+    start = {"state": LIVE, "ddl": 1, "version": 0, "head": "", "last_ts": collection.created_ts, "forgotten": 0}
+    connection.execute(insert(collections).values(id=collection.id, **start, **_columns(collection)))
+
+
+def replace_collection(connection: Connection, old: Collection, new: Collection) -> None:
+    live = (collections.c.id == old.id) & (collections.c.state == LIVE)
+    updated_ts = connection.scalar(select(collections.c.updated_ts).where(live).with_for_update())
+    if updated_ts is None:
+        raise collection_not_found(old.name, old.database)
+    if updated_ts != old.updated_ts:
+        message = f"collection {old.name} has changed: schema timestamp {updated_ts}, expected {old.updated_ts}"
+        raise MishardsError(Kind.CONFLICT, message)
+    before, after = _names_of(old), _names_of(new)
+    for name in before - after:
+        _free(connection, old.id, name)
+    for name in after - before:
+        _claim(connection, new.id, name)
+    connection.execute(
+        update(collections).where(collections.c.id == old.id).values(ddl=collections.c.ddl + 1, **_columns(new))
+    )
+
+
+def drop_collection(connection: Connection, collection_id: CollectionId) -> None:
+    connection.execute(
+        update(collections)
+        .where(collections.c.id == collection_id, collections.c.state == LIVE)
+        .values(state=DROPPED, dropped_ms=DatabaseMs())
+    )
+    connection.execute(delete(names).where(names.c.collection_id == collection_id))
+
+
+def heads(connection: Connection) -> list[Head]:
+    rows = connection.execute(
+        select(collections.c.id, collections.c.version, collections.c.ddl).where(collections.c.state == LIVE)
+    )
+    return [Head(CollectionId(row.id), Version(row.version), row.ddl) for row in rows]
+
+
+def read_collections(connection: Connection, ids: Sequence[CollectionId]) -> list[tuple[Collection, int]]:
+    found = []
+    for batch in batches(ids):
+        rows = connection.execute(
+            select(collections.c.document, collections.c.ddl).where(
+                collections.c.id.in_(batch), collections.c.state == LIVE
+            )
+        )
+        found += [(msgspec.json.decode(row.document, type=Collection), row.ddl) for row in rows]
+    return found
+
+
+def dropped_collections(connection: Connection, older_than_s: float) -> list[CollectionId]:
+    dropped_before = collections.c.dropped_ms <= DatabaseMs() - int(older_than_s * 1000)
+    rows = connection.scalars(select(collections.c.id).where(collections.c.state == DROPPED, dropped_before))
+    return [CollectionId(id) for id in rows]
+
+
+def forget_collection(connection: Connection, collection_id: CollectionId) -> None:
+    state = connection.scalar(select(collections.c.state).where(collections.c.id == collection_id).with_for_update())
+    if state == LIVE:
+        raise MishardsError(Kind.CONFLICT, f"collection {collection_id} is live: only a dropped one can be forgotten")
+    its_files = select(files.c.id).where(files.c.collection_id == collection_id)
+    connection.execute(delete(payloads).where(payloads.c.file_id.in_(its_files)))
+    connection.execute(delete(files).where(files.c.collection_id == collection_id))
+    connection.execute(delete(commits).where(commits.c.collection_id == collection_id))
+    connection.execute(delete(leases).where(leases.c.name.startswith(f"shard/{collection_id}/", autoescape=True)))
+    connection.execute(delete(collections).where(collections.c.id == collection_id))
+
+
+class _Name(NamedTuple):
+    database: str
+    name: str
+    alias: bool
+
+
+def _names_of(collection: Collection) -> set[_Name]:
+    aliases = {_Name(collection.database, alias, True) for alias in collection.aliases}
+    return aliases | {_Name(collection.database, collection.name, False)}
+
+
+def _columns(collection: Collection) -> dict[str, Any]:
+    return {
+        "database": collection.database,
+        "name": collection.name,
+        "updated_ts": collection.updated_ts,
+        "document": msgspec.json.encode(collection).decode(),
+    }
+
+
+def _free(connection: Connection, collection_id: CollectionId, name: _Name) -> None:
+    connection.execute(
+        delete(names).where(
+            names.c.database == name.database, names.c.name == name.name, names.c.collection_id == collection_id
+        )
+    )
+
+
+def _claim(connection: Connection, collection_id: CollectionId, name: _Name) -> None:
+    holder = connection.execute(
+        select(names.c.alias, collections.c.name)
+        .join(collections, collections.c.id == names.c.collection_id)
+        .where(names.c.database == name.database, names.c.name == name.name)
+    ).one_or_none()
+    if holder is not None:
+        raise _taken(name, holder.alias, holder.name)
+    connection.execute(insert(names).values(collection_id=collection_id, **name._asdict()))
+
+
+def _taken(name: _Name, held_as_alias: bool, holder: str) -> MishardsError:
+    where = f"[database={name.database}][alias={name.name}]"
+    if not name.alias:
+        message = f"duplicate name: {name.name} is already used in database {name.database}"
+        return MishardsError(Kind.UNEXPECTED, message)
+    if held_as_alias:
+        message = f"{name.name} is alias to another collection: {holder}: alias already exist{where}"
+        return MishardsError(Kind.ALIAS_EXISTS, message)
+    return MishardsError(Kind.ALIAS_NAME_CONFLICT, f"alias and collection name conflict{where}")

@@ -1,0 +1,311 @@
+"""What this process knows of the metadata: every collection's definition and files, kept near by polling and pushes.
+
+Searches are planned from it without a query (P7, P18). A push makes it newer, a slow poll makes it right (P9), and
+while the metadata service is down it keeps its view (P14, I17). One task owns all reading; callers of `refresh` share
+its rounds as in ReadIndex: whoever asks before a round is sent is served by that round (P10).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+from msgspec.structs import replace
+
+from mishards.clock import Clock
+from mishards.errors import Kind, MishardsError
+from mishards.metadata.payloads import PayloadCache
+from mishards.model import Collection, CollectionId, Delta, File, FileId, FileKind, Version
+from mishards.ports import Head, MetadataStore
+
+log = structlog.get_logger(__name__)
+
+NOTHING = Version(0)  # the version before the first commit
+
+Callback = Callable[[CollectionId], None]
+
+
+@dataclass(slots=True, eq=False)
+class Manifest:
+    """One collection as this process knows it. Changed in place, and only between two awaits of the mirror's task or
+    in `Mirror.apply`; whoever plans from it copies what it needs before it awaits."""
+
+    collection: Collection
+    version: Version = NOTHING
+    ts: int = 0
+    head: str = ""
+    files: dict[FileId, File] = field(default_factory=dict)  # with those removed not long ago
+    layout: Version = NOTHING  # the newest version that added or removed a segment; at first the version loaded
+    oldest: Version = NOTHING  # the oldest layout whose files are all here: earlier ones have lost files to `_purge`
+
+    def live(self) -> list[File]:
+        """The files live at `version`."""
+        return [file for file in self.files.values() if file.removed == 0]
+
+    def live_rows(self) -> int:
+        """Rows in live files, less those that delete bitmaps mask; fresh tombstones are not subtracted."""
+        return sum(file.rows - file.dead for file in self.live() if file.kind is not FileKind.TOMBSTONES)
+
+    def load(self, delta: Delta) -> None:
+        """Take over a delta that lists all live files. When its segments came to be is not known; any layout from
+        then to now has the same ones."""
+        self.files = {file.id: file for file in delta.added}
+        self.version, self.ts, self.head, self.layout = delta.version, delta.ts, delta.head, delta.version
+        self.oldest = delta.version
+
+    def merge(self, delta: Delta) -> list[FileId]:
+        """Add a delta that begins at or before `version` and ends after it; the files that it removed."""
+        layout = self.layout
+        for file in delta.added:
+            self.files[file.id] = file
+            if file.kind is FileKind.SEGMENT:
+                layout = max(layout, file.added)
+        removed = [id for id in delta.removed if id in self.files]  # others are purged already
+        for id in removed:
+            self.files[id] = replace(self.files[id], removed=delta.removed[id])
+            if self.files[id].kind is FileKind.SEGMENT:
+                layout = max(layout, delta.removed[id])
+        self.version, self.ts, self.head, self.layout = delta.version, delta.ts, delta.head, layout
+        return removed
+
+
+class Mirror:
+    """The manifests of all live collections. Reading it costs no I/O; all methods belong to one event loop."""
+
+    def __init__(self, store: MetadataStore, clock: Clock, poll_s: float = 1.0, keep_removed_s: float = 120.0) -> None:
+        self.observed_s = float("-inf")  # monotonic time when the last successful refresh was sent
+        self._store = store
+        self._clock = clock
+        self._poll_s = poll_s
+        self._keep_removed_s = keep_removed_s
+        self._manifests: dict[CollectionId, Manifest] = {}
+        self._ddl: dict[CollectionId, int] = {}
+        self._names: dict[tuple[str, str], CollectionId] = {}
+        self._expiring: deque[tuple[float, CollectionId, FileId]] = deque()  # removed files, oldest removal first
+        self._pushed = PayloadCache()
+        self._callbacks: list[Callback] = []
+        self._waiting: list[asyncio.Future[None]] = []  # for the next round
+        self._served: list[asyncio.Future[None]] = []  # by the round in flight
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._healthy = True
+
+    async def start(self) -> None:
+        """Read everything once, then keep polling. METADATA_UNAVAILABLE leaves it stopped."""
+        self._task = asyncio.create_task(self._run(), name="metadata mirror")
+        try:
+            await self.refresh()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+        stopped = MishardsError(Kind.UNAVAILABLE, "this node stops")
+        _answer(self._served + self._waiting, stopped)
+        self._served, self._waiting = [], []
+
+    async def refresh(self) -> None:
+        """After it, the mirror is at least as fresh as the call: every commit acknowledged before is in it (I7)."""
+        if self._task is None:
+            raise MishardsError(Kind.UNAVAILABLE, "the metadata mirror is not running")
+        answer = asyncio.get_running_loop().create_future()
+        self._waiting.append(answer)
+        self._wake.set()
+        await answer
+
+    def hint(self) -> None:
+        """Something changed that no push carried: refresh soon."""
+        self._wake.set()
+
+    def find(self, database: str, name: str) -> Manifest | None:
+        """The collection of that name or alias."""
+        collection_id = self._names.get((database, name))
+        return None if collection_id is None else self._manifests[collection_id]
+
+    def get(self, collection_id: CollectionId) -> Manifest | None:
+        return self._manifests.get(collection_id)
+
+    def manifests(self) -> list[Manifest]:
+        return list(self._manifests.values())
+
+    def on_change(self, callback: Callback) -> Callable[[], None]:
+        """`callback(collection_id)` is called, synchronously, after a manifest or definition has changed or vanished.
+        It must not block. Call the result to unsubscribe."""
+        self._callbacks.append(callback)
+        return lambda: self._callbacks.remove(callback)
+
+    def apply(self, delta: Delta) -> bool:
+        """Apply a pushed delta if it leaves no gap; True if it is applied or was known. After False: `hint`."""
+        manifest = self._manifests.get(delta.collection_id)
+        if manifest is None or delta.after > manifest.version:
+            return False
+        if delta.version > manifest.version:
+            self._pushed.add(delta.payloads)
+            self._merge(manifest, delta)
+        return True
+
+    async def payload(self, file: File) -> bytes:
+        """The inline payload of one file. GONE when its record is deleted."""
+        return (await self.payloads([file]))[file.id]
+
+    async def payloads(self, files: Sequence[File]) -> dict[FileId, bytes]:
+        """The inline payloads of the files, those not pushed in one query. GONE names one whose record is deleted."""
+        found = self._pushed.get(file.id for file in files)
+        missing = [file.id for file in files if file.id not in found]
+        if missing:
+            found |= await self._store.payloads(missing)
+        for id in missing:
+            if id not in found:
+                raise MishardsError(Kind.GONE, f"file {id} is not in the metadata service any more", detail=str(id))
+        return found
+
+    # ------------------------------------------------------------------------------------------------- the one task
+
+    async def _run(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._poll_s):
+                    await self._wake.wait()
+            self._wake.clear()
+            self._served, self._waiting = self._waiting, []
+            failure = await self._try_round()
+            _answer(self._served, failure)
+            self._served = []
+
+    async def _try_round(self) -> MishardsError | None:
+        try:
+            await self._round()
+        except MishardsError as error:
+            if self._healthy:
+                log.warning("metadata service lost, the last view stays", error=error.message)
+            self._healthy = False
+            return error
+        except Exception as error:  # a defect must not end the polling: those who wait are told, the next round tries
+            log.exception("metadata refresh failed")
+            return MishardsError(Kind.INTERNAL, f"metadata refresh failed: {error}")
+        if not self._healthy:
+            log.info("metadata service answers again")
+        self._healthy = True
+        return None
+
+    async def _round(self) -> None:
+        self._purge()
+        sent_s = self._clock.monotonic_s()
+        versions = {id: manifest.version for id, manifest in self._manifests.items()}
+        heads = await self._store.heads()
+        for gone in self._manifests.keys() - {head.collection_id for head in heads}:
+            self._forget(gone)
+        await self._read_definitions(heads)
+        for head in heads:
+            if head.collection_id in versions:
+                await self._read_files(head, versions[head.collection_id])
+        self.observed_s = sent_s
+
+    async def _read_definitions(self, heads: Sequence[Head]) -> None:
+        stale = [head.collection_id for head in heads if self._ddl.get(head.collection_id) != head.ddl]
+        if not stale:
+            return
+        definitions = await self._store.collections(stale)
+        deltas = [
+            await self._read_delta(collection.id, NOTHING)
+            for collection, _ in definitions
+            if collection.id not in self._manifests
+        ]
+        # Nothing is awaited from here on: a new collection appears with its files.
+        full = {delta.collection_id: delta for delta in deltas if delta is not None}
+        for collection, ddl in definitions:
+            if collection.id in full:
+                self._manifests[collection.id] = Manifest(collection)
+                self._manifests[collection.id].load(full[collection.id])
+            if collection.id in self._manifests:
+                self._manifests[collection.id].collection = collection
+                self._ddl[collection.id] = ddl
+        self._index_names()
+        for collection, _ in definitions:
+            self._changed(collection.id)
+
+    async def _read_files(self, head: Head, version_sent: Version) -> None:
+        """`version_sent`: ours when `heads` was sent. A smaller one there means another chain: a restored database."""
+        manifest = self._manifests.get(head.collection_id)
+        if manifest is None:
+            return  # dropped
+        forked = head.version < version_sent and await self._is_forked(manifest)
+        if head.version <= manifest.version and not forked:
+            return
+        delta = await self._read_delta(head.collection_id, NOTHING if forked else manifest.version)
+        if delta is None:
+            self._forget(head.collection_id)
+        elif forked or (delta.after == 0 and delta.version > manifest.version):
+            manifest.load(delta)
+            self._changed(head.collection_id)
+        elif delta.version > manifest.version:
+            self._merge(manifest, delta)
+
+    async def _is_forked(self, manifest: Manifest) -> bool:
+        return await self._store.find_commit(manifest.collection.id, manifest.head) is None
+
+    async def _read_delta(self, collection_id: CollectionId, after: Version) -> Delta | None:
+        """None when the collection was dropped since `heads`."""
+        try:
+            return await self._store.delta(collection_id, after)
+        except MishardsError as error:
+            if error.kind is Kind.COLLECTION_NOT_FOUND:
+                return None
+            raise
+
+    # ---------------------------------------------------------------------------------------------- changing the view
+
+    def _merge(self, manifest: Manifest, delta: Delta) -> None:
+        expires_s = self._clock.monotonic_s() + self._keep_removed_s
+        self._expiring.extend((expires_s, delta.collection_id, id) for id in manifest.merge(delta))
+        self._changed(delta.collection_id)
+
+    def _forget(self, collection_id: CollectionId) -> None:
+        self._manifests.pop(collection_id, None)
+        self._ddl.pop(collection_id, None)
+        self._index_names()
+        self._changed(collection_id)
+
+    def _purge(self) -> None:
+        """Drop the files removed long enough ago that no plan of ours uses them."""
+        now_s = self._clock.monotonic_s()
+        purged: dict[CollectionId, None] = {}
+        while self._expiring and self._expiring[0][0] <= now_s:
+            _, collection_id, id = self._expiring.popleft()
+            manifest = self._manifests.get(collection_id)
+            if manifest is not None and id in manifest.files and manifest.files[id].removed:
+                removed = manifest.files.pop(id).removed
+                manifest.oldest = max(manifest.oldest, removed)
+                purged[collection_id] = None
+        for collection_id in purged:
+            self._changed(collection_id)
+
+    def _index_names(self) -> None:
+        self._names = {
+            (manifest.collection.database, name): id
+            for id, manifest in self._manifests.items()
+            for name in (manifest.collection.name, *manifest.collection.aliases)
+        }
+
+    def _changed(self, collection_id: CollectionId) -> None:
+        for callback in tuple(self._callbacks):
+            callback(collection_id)
+
+
+def _answer(futures: Iterable[asyncio.Future[None]], failure: MishardsError | None) -> None:
+    for future in futures:
+        if future.done():
+            continue  # its caller gave up
+        if failure is None:
+            future.set_result(None)
+        else:
+            future.set_exception(MishardsError(failure.kind, failure.message))

@@ -1,0 +1,82 @@
+"""Names to collections, as fresh as a request needs (the cached metadata that 2020's proxies lacked).
+
+A name that is unknown, or a collection that does not look loaded, may only be news not yet heard: the metadata service
+is asked once before a request is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mishards.errors import Kind, MishardsError, collection_not_found
+from mishards.metadata.mirror import Manifest, Mirror
+from mishards.model import DEFAULT_DATABASE, Collection, PartitionId
+
+
+class Catalog:
+    """Look-ups in the mirror."""
+
+    def __init__(self, mirror: Mirror) -> None:
+        self._mirror = mirror
+
+    async def fresh(self, database: str, name: str) -> Manifest:
+        """As the metadata service has it now; as last seen while it is down. COLLECTION_NOT_FOUND."""
+        await self.refresh_if_possible()
+        return self._known(database, name)
+
+    async def known(self, database: str, name: str) -> Manifest:
+        """From the cache; a miss asks the metadata service. COLLECTION_NOT_FOUND."""
+        check_database(database)
+        manifest = self._mirror.find(database, name)
+        return await self.fresh(database, name) if manifest is None else manifest
+
+    async def loaded(self, database: str, name: str) -> Manifest:
+        """Like `known`, and loaded. COLLECTION_NOT_LOADED."""
+        manifest = await self.known(database, name)
+        if not manifest.collection.loaded:
+            manifest = await self.fresh(database, name)
+        if not manifest.collection.loaded:
+            raise MishardsError(
+                Kind.COLLECTION_NOT_LOADED, f"failed to search: collection not loaded[collection={name}]"
+            )
+        return manifest
+
+    async def refresh_if_possible(self) -> None:
+        try:
+            await self._mirror.refresh()
+        except MishardsError as error:
+            if error.kind is not Kind.METADATA_UNAVAILABLE:
+                raise
+
+    def all(self, database: str) -> list[Manifest]:
+        check_database(database)
+        return [m for m in self._mirror.manifests() if m.collection.database == database]
+
+    def _known(self, database: str, name: str) -> Manifest:
+        check_database(database)
+        manifest = self._mirror.find(database, name)
+        if manifest is None:
+            raise collection_not_found(name, database)
+        return manifest
+
+
+def check_database(database: str) -> None:
+    """Only `default` exists in this version."""
+    if database != DEFAULT_DATABASE:
+        raise MishardsError(Kind.DATABASE_NOT_FOUND, f"database not found[database={database}]")
+
+
+def readable_partitions(collection: Collection, names: Sequence[str]) -> frozenset[PartitionId]:
+    """The partitions a search reads: those named, or all that are loaded. PARTITION_NOT_FOUND / _NOT_LOADED."""
+    released = set(collection.released_partitions)
+    if not names:
+        return frozenset(partition.id for partition in collection.partitions if partition.id not in released)
+    wanted = set()
+    for name in names:
+        partition = collection.partition(name)
+        if partition is None:
+            raise MishardsError(Kind.PARTITION_NOT_FOUND, f"partition not found[partition={name}]")
+        if partition.id in released:
+            raise MishardsError(Kind.PARTITION_NOT_LOADED, f"partition not loaded[partition={name}]")
+        wanted.add(partition.id)
+    return frozenset(wanted)

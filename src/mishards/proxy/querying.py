@@ -1,0 +1,111 @@
+"""A query or count: planned and scattered like a search, merged in primary key order."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mishards.errors import Kind, MishardsError
+from mishards.filter import compile_filter
+from mishards.model import Consistency, Field
+from mishards.proxy.plan import Plan
+from mishards.proxy.reading import ReadPath
+from mishards.proxy.requests import QueryRequest, QueryResult
+from mishards.schema.limits import check_query_window
+from mishards.schema.output import resolve_output
+from mishards.segment.ipc import from_stream
+from mishards.wire.messages import QueryPart, QueryRows
+from mishards.wire.services import ReaderService
+
+
+class Querying:
+    """Answers `ProxyService.query`."""
+
+    def __init__(self, read_path: ReadPath) -> None:
+        self._read_path = read_path
+
+    async def query(self, request: QueryRequest) -> QueryResult:
+        check_query_window(request.limit, request.offset)
+        if not request.filter and request.limit is None and not request.count:
+            raise MishardsError(Kind.UNEXPECTED, "empty expression should be used with limit")
+        reached = await self._read_path.reach(request)
+        collection = reached.manifest.collection
+        schema = collection.schema
+        compile_filter(request.filter, schema, request.template)
+        output = resolve_output(schema, () if request.count else request.output, with_key=True)
+        limit = -1 if request.limit is None else request.limit + request.offset
+
+        def ask(reader: ReaderService, plan: Plan, files: tuple[int, ...], left_s: float) -> Awaitable[QueryRows]:
+            return reader.query(
+                QueryPart(
+                    collection_id=collection.id,
+                    version=plan.version,
+                    files=files,
+                    filter=request.filter,
+                    template=dict(request.template),
+                    output=tuple(field.id for field in output.fields),
+                    limit=limit,
+                    count=request.count,
+                    deadline_s=left_s,
+                )
+            )
+
+        _, answers = await self._read_path.ask(request, reached, ask)
+        if request.count:
+            total = sum(part.answer.count for part in answers)
+            return QueryResult(collection=collection, output=(), rows=None, count=total, ts=reached.manifest.ts)
+        rows = in_key_order(
+            [from_stream(part.answer.rows) for part in answers], schema.primary, request.limit, request.offset
+        )
+        count = 0 if rows is None else rows.num_rows
+        return QueryResult(collection=collection, output=output.names, rows=rows, count=count, ts=reached.manifest.ts)
+
+    async def keys(self, request: QueryRequest) -> tuple[pa.Array, int]:
+        """The primary keys a filter selects at the newest version, and that version."""
+        strong = QueryRequest(
+            collection=request.collection,
+            database=request.database,
+            partitions=request.partitions,
+            filter=request.filter,
+            template=request.template,
+            consistency=Consistency.STRONG,
+            timeout_s=request.timeout_s,
+        )
+        reached = await self._read_path.reach(strong)
+        primary = reached.manifest.collection.schema.primary
+
+        def ask(reader: ReaderService, plan: Plan, files: tuple[int, ...], left_s: float) -> Awaitable[QueryRows]:
+            return reader.query(
+                QueryPart(
+                    collection_id=reached.manifest.collection.id,
+                    version=plan.version,
+                    files=files,
+                    filter=request.filter,
+                    template=dict(request.template),
+                    output=(primary.id,),
+                    deadline_s=left_s,
+                )
+            )
+
+        plan, answers = await self._read_path.ask(strong, reached, ask)
+        rows = in_key_order([from_stream(part.answer.rows) for part in answers], primary, None, 0)
+        return (pa.array([]) if rows is None else rows.column(primary.column)), plan.version
+
+
+def in_key_order(
+    batches: Sequence[pa.RecordBatch], primary: Field, limit: int | None, offset: int
+) -> pa.RecordBatch | None:
+    """Rows offset..offset+limit-1 by primary key of parts that are each in key order; None when there are none."""
+    filled = [batch for batch in batches if batch.num_rows]
+    if not filled:
+        return None
+    whole = filled[0]
+    if len(filled) > 1:
+        table = pa.Table.from_batches(filled).combine_chunks()
+        order = pc.sort_indices(table.column(primary.column))
+        whole = table.take(order).combine_chunks().to_batches()[0]
+    stop = whole.num_rows if limit is None else offset + limit
+    rows = whole.slice(offset, max(0, stop - offset))
+    return rows if rows.num_rows else None

@@ -1,0 +1,118 @@
+"""What searches and queries share: resolve, reach a version, plan, scatter, and plan again when the world has moved."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from mishards.clock import Clock
+from mishards.errors import Kind, MishardsError
+from mishards.metadata.mirror import Manifest
+from mishards.model import FileKind, NodeId
+from mishards.proxy.catalog import Catalog, readable_partitions
+from mishards.proxy.plan import Plan, make_plan
+from mishards.proxy.readers import Readers
+from mishards.proxy.requests import Reading
+from mishards.proxy.scatter import A, PartAnswer, ReplanError, Scatter
+from mishards.proxy.versions import Versions
+from mishards.wire.membership import Membership
+from mishards.wire.placement import Placement
+from mishards.wire.services import ReaderService
+
+REPLANS_MAX = 5
+PLANS_KEPT_MAX = 1024
+
+Planned = tuple[Plan, dict[str, tuple[NodeId, ...]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """A collection at the version a request will be answered at, or later."""
+
+    manifest: Manifest
+    deadline_s: float  # monotonic
+
+
+class ReadPath:
+    """Plans and scatters."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        versions: Versions,
+        readers: Readers,
+        scatter: Scatter,
+        membership: Membership,
+        placement: Placement,
+        clock: Clock,
+    ) -> None:
+        self._catalog = catalog
+        self._versions = versions
+        self._readers = readers
+        self._membership = membership
+        self._placement = placement
+        self._clock = clock
+        self._plans: dict[object, Planned] = {}
+        self.scatter = scatter
+
+    async def reach(self, request: Reading) -> Reached:
+        """The collection, loaded, and as new as the request's consistency level asks (P10)."""
+        deadline_s = self._clock.monotonic_s() + request.timeout_s
+        manifest = await self._catalog.loaded(request.database, request.collection)
+        level = manifest.collection.consistency if request.consistency is None else request.consistency
+        await self._versions.reach(manifest, level, request.guarantee_ts)
+        return Reached(manifest, deadline_s)
+
+    async def ask(
+        self,
+        request: Reading,
+        reached: Reached,
+        ask: Callable[[ReaderService, Plan, tuple[int, ...], float], Awaitable[A]],
+    ) -> tuple[Plan, list[PartAnswer[A]]]:
+        """The plan and its parts' answers. A reader that misses a file makes for a new plan, a few times."""
+        for attempt in range(REPLANS_MAX + 1):
+            plan, placed = self._plan(request, reached.manifest)
+            try:
+                answers = await self.scatter.ask_all(
+                    plan.files,
+                    placed,
+                    lambda reader, files, left_s, plan=plan: ask(reader, plan, files, left_s),  # type: ignore[misc]
+                    reached.deadline_s,
+                )
+            except ReplanError as cause:
+                if attempt == REPLANS_MAX:
+                    raise MishardsError(
+                        Kind.UNAVAILABLE, f"planned {REPLANS_MAX + 1} times, files still missing: {cause}"
+                    ) from cause
+                await self._catalog.refresh_if_possible()
+                self._plans.clear()
+            else:
+                return plan, answers
+        raise AssertionError("unreachable")
+
+    def _plan(self, request: Reading, manifest: Manifest) -> Planned:
+        """The plan at the manifest's version, kept until something it depends on changes (P18)."""
+        collection = manifest.collection
+        key = (collection.id, collection.updated_ts, manifest.version, self._readers.epoch, request.partitions)
+        known = self._plans.get(key)
+        if known is not None:
+            return known
+        plan = make_plan(
+            manifest.files,
+            manifest.version,
+            manifest.oldest,
+            collection.shards,
+            readable_partitions(collection, request.partitions),
+            self._readers.any_ready,
+        )
+        placed = self._placement.of(
+            collection,
+            lambda: [file for file in manifest.files.values() if file.kind is FileKind.SEGMENT and not file.removed],
+            self._membership.of("reader"),
+            (self._membership.epoch, manifest.layout),
+        )
+        if len(self._plans) >= PLANS_KEPT_MAX:
+            self._plans.clear()
+        if all(layout >= manifest.layout for layout in plan.layouts.values()):  # else time alone may change it (P11)
+            self._plans[key] = (plan, placed)
+        return plan, placed

@@ -1,0 +1,183 @@
+"""Sending the parts of one plan to readers and gathering their answers (P17).
+
+One request per node. A part that failed because of its node is sent at once to other ready replicas, as long as the
+deadline and the retry budget last; a part that asks for another plan (`ReplanError`) ends the attempt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from mishards.clock import Clock
+from mishards.errors import Kind, MishardsError
+from mishards.model import File, NodeId
+from mishards.proxy.assign import assign
+from mishards.proxy.readers import Readers
+from mishards.wire.peers import Peers
+from mishards.wire.services import ReaderService
+
+ELSEWHERE = frozenset(
+    {Kind.PEER_LOST, Kind.UNAVAILABLE, Kind.RATE_LIMIT, Kind.STORAGE_UNAVAILABLE, Kind.NOT_LOADED, Kind.NOT_CAUGHT_UP}
+)
+ROUNDS_MAX = 8  # of re-sending one part, whatever the deadline and the budget say
+ROUND_PAUSE_S = 0.05  # before asking the same readers again when every one of them has failed
+BUDGET_MAX = 200.0  # retries that may be saved up
+
+
+class Answer(Protocol):
+    @property
+    def covered(self) -> int: ...
+
+
+A = TypeVar("A", bound=Answer)
+B = TypeVar("B")
+
+
+@dataclass(frozen=True, slots=True)
+class PartAnswer(Generic[A]):
+    node: NodeId
+    answer: A
+
+
+class ReplanError(Exception):
+    """A reader no longer has what the plan names: plan again from fresher metadata."""
+
+
+class RetryBudget:
+    """Retries are a share of the parts sent, so that a sick cluster is not made sicker (P17)."""
+
+    def __init__(self, share: float) -> None:
+        self._share = share
+        self._saved = BUDGET_MAX
+
+    def sent(self) -> None:
+        self._saved = min(BUDGET_MAX, self._saved + self._share)
+
+    def take(self) -> bool:
+        if self._saved < 1.0:
+            return False
+        self._saved -= 1.0
+        return True
+
+
+class Scatter:
+    """Sends parts to readers."""
+
+    def __init__(self, readers: Readers, peers: Peers, clock: Clock, retry_share: float) -> None:
+        self._readers = readers
+        self._peers = peers
+        self._clock = clock
+        self._budget = RetryBudget(retry_share)
+
+    async def ask_all(
+        self,
+        files: Sequence[File],
+        placed: Mapping[str, Sequence[NodeId]],
+        ask: Callable[[ReaderService, tuple[int, ...], float], Awaitable[A]],
+        deadline_s: float,
+    ) -> list[PartAnswer[A]]:
+        """Every file answered by exactly one part (I13), and as many rows covered as planned (I14). `deadline_s` is a
+        monotonic time; `ask` gets a reader, file ids and the seconds left. Raises the first error of a part."""
+        parts = self._assign(files, placed, ())
+        if len(parts) == 1:
+            ((node, mine),) = parts.items()
+            answers = await self._part(node, mine, placed, ask, deadline_s)
+        else:
+            answers = await _first_error(
+                [self._part(node, mine, placed, ask, deadline_s) for node, mine in parts.items()]
+            )
+        planned, covered = sum(file.rows for file in files), sum(part.answer.covered for part in answers)
+        if planned != covered:
+            raise MishardsError(
+                Kind.INTERNAL, f"{covered} rows answered, {planned} planned; no partial answer is given"
+            )
+        return answers
+
+    async def ask_one(
+        self, nodes: Sequence[NodeId], ask: Callable[[ReaderService, float], Awaitable[B]], deadline_s: float
+    ) -> B:
+        """The answer of the first of `nodes` that gives one, then of any reader."""
+        failed: list[NodeId] = []
+        while True:
+            usable = self._readers.usable(failed)
+            candidates = [node for node in nodes if node in usable] or usable
+            if not candidates:
+                raise MishardsError(Kind.UNAVAILABLE, f"no reader answered; {len(failed)} failed")
+            try:
+                return await self._ask(candidates[0], ask, deadline_s)
+            except MishardsError as error:
+                if error.kind not in ELSEWHERE or not self._budget.take():
+                    raise
+                failed.append(candidates[0])
+
+    async def _part(
+        self,
+        node: NodeId,
+        files: Sequence[File],
+        placed: Mapping[str, Sequence[NodeId]],
+        ask: Callable[[ReaderService, tuple[int, ...], float], Awaitable[A]],
+        deadline_s: float,
+        excluded: tuple[NodeId, ...] = (),
+        rounds: int = 0,
+    ) -> list[PartAnswer[A]]:
+        ids = tuple(file.id for file in files)
+        try:
+            answer = await self._ask(node, lambda reader, left_s: ask(reader, ids, left_s), deadline_s)
+        except MishardsError as error:
+            if error.kind not in ELSEWHERE or rounds >= ROUNDS_MAX or not self._budget.take():
+                raise
+            if self._clock.monotonic_s() >= deadline_s:
+                raise
+        else:
+            return [PartAnswer(node, answer)]
+        excluded = (*excluded, node)
+        if not self._readers.usable(excluded):  # everyone failed once: give them a moment and start over
+            await asyncio.sleep(ROUND_PAUSE_S)
+            excluded = ()
+        parts = self._assign(files, placed, excluded)
+        return await _first_error(
+            [self._part(n, mine, placed, ask, deadline_s, excluded, rounds + 1) for n, mine in parts.items()]
+        )
+
+    def _assign(
+        self, files: Sequence[File], placed: Mapping[str, Sequence[NodeId]], excluded: tuple[NodeId, ...]
+    ) -> dict[NodeId, list[File]]:
+        readers = self._readers
+        return assign(files, placed, readers.usable(excluded), readers.is_ready, readers.load)
+
+    async def _ask(self, node: NodeId, ask: Callable[[ReaderService, float], Awaitable[B]], deadline_s: float) -> B:
+        left_s = deadline_s - self._clock.monotonic_s()
+        if left_s <= 0:
+            raise MishardsError(Kind.DEADLINE, "the request's time is up")
+        member = next((member for member in self._readers.members() if member.id == node), None)
+        if member is None:
+            raise MishardsError(Kind.PEER_LOST, f"reader {node} has left")
+        self._budget.sent()
+        self._readers.sent(node)
+        try:
+            return await ask(self._peers.reader(member), left_s)
+        except MishardsError as error:
+            if error.kind is Kind.GONE:
+                raise ReplanError(error.message) from error
+            if error.kind is Kind.PEER_LOST:
+                self._readers.failed(node)
+            raise
+        finally:
+            self._readers.answered(node)
+
+
+async def _first_error(parts: Sequence[Awaitable[list[PartAnswer[A]]]]) -> list[PartAnswer[A]]:
+    """All answers; at the first error the other parts are cancelled and it is raised as it is."""
+    if len(parts) == 1:
+        return await parts[0]
+    tasks = [asyncio.ensure_future(part) for part in parts]
+    try:
+        return [answer for answers in await asyncio.gather(*tasks) for answer in answers]
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise

@@ -1,0 +1,232 @@
+"""Following placement: which collections this reader hosts, what it loads ahead of time, what it lets go (P11, P16).
+
+One task runs `_follow`: whenever definitions, files or members change it advances every hosted collection, loads what
+placement gives this node and drops what it has not been given for a while. Requests may load more on demand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+
+import structlog
+
+from mishards.clock import Clock
+from mishards.errors import Kind, MishardsError
+from mishards.metadata.mirror import Manifest, Mirror
+from mishards.model import CollectionId, File, FileId, FileKind, NodeId
+from mishards.ports import Storage
+from mishards.reader.hosted import Hosted
+from mishards.reader.loading import Loader
+from mishards.wire.membership import Membership
+from mishards.wire.messages import ReadyState
+from mishards.wire.placement import Placement, file_key
+
+log = structlog.get_logger(__name__)
+
+KEEP_UNPLACED_S = 60.0  # a file placed elsewhere is kept that long: the new owner may not be ready yet
+RETRY_S = 1.0
+
+
+class Holdings:
+    """All collections on this reader. `epoch` grows whenever the answer of `ready` changes."""
+
+    def __init__(
+        self,
+        node_id: str,
+        storage: Storage,
+        mirror: Mirror,
+        membership: Membership,
+        placement: Placement,
+        loader: Loader,
+        memory_bytes_max: int,
+        clock: Clock,
+    ) -> None:
+        self._node_id = NodeId(node_id)
+        self._storage = storage
+        self._mirror = mirror
+        self._membership = membership
+        self._placement = placement
+        self._loader = loader
+        self._memory_bytes_max = memory_bytes_max
+        self._clock = clock
+        self._hosted: dict[CollectionId, Hosted] = {}
+        self._unplaced_since: dict[FileId, float] = {}
+        self._epoch = 1
+        self._changed = asyncio.Event()  # something to follow
+        self._moved = asyncio.Event()  # `epoch` grew; replaced each time
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        self._mirror.on_change(lambda _: self._changed.set())
+        self._membership.on_change(self._changed.set)
+        self._task = asyncio.create_task(self._follow())
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    @property
+    def bytes(self) -> int:
+        return sum(hosted.memory_bytes for hosted in self._hosted.values())
+
+    def segments(self) -> dict[int, tuple[FileId, ...]]:
+        """The segments that are answered without loading. Fresh rows load in a moment and are not worth telling."""
+        return {collection_id: tuple(hosted.segments) for collection_id, hosted in self._hosted.items()}
+
+    def applied(self) -> dict[int, int]:
+        return {collection_id: hosted.applied for collection_id, hosted in self._hosted.items()}
+
+    def hosted(self, collection_id: CollectionId) -> Hosted:
+        """The collection's state here, empty when first asked for. NOT_LOADED when it is not known or not loaded."""
+        manifest = self._mirror.get(collection_id)
+        if manifest is None or not manifest.collection.loaded:
+            raise MishardsError(Kind.NOT_LOADED, f"collection {collection_id} is not loaded here")
+        hosted = self._hosted.get(collection_id)
+        if hosted is None or hosted.manifest is not manifest:
+            hosted = Hosted(manifest, self._mirror, self._storage, self._loader)
+            self._hosted[collection_id] = hosted
+        return hosted
+
+    async def load(self, hosted: Hosted, files: Sequence[File]) -> None:
+        """Load on demand, making room first."""
+        self._make_room(files)
+        await hosted.hold(files)
+        if any(file.kind is FileKind.SEGMENT for file in files):
+            self._tell()
+
+    async def ready(self, since: int, wait_s: float, in_flight: int) -> ReadyState:
+        """The state as soon as it is newer than `since`, at the latest after `wait_s`."""
+        if self._epoch <= since:
+            moved = self._moved
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await moved.wait()
+        return ReadyState(
+            epoch=self._epoch,
+            files={key: tuple(ids) for key, ids in self.segments().items()},
+            applied=self.applied(),
+            memory_bytes=self.bytes,
+            in_flight=in_flight,
+        )
+
+    def _tell(self) -> None:
+        self._epoch += 1
+        self._moved.set()
+        self._moved = asyncio.Event()
+
+    # ------------------------------------------------------------------------------------------------- follow
+
+    async def _follow(self) -> None:
+        while True:
+            self._changed.clear()
+            try:
+                again = await self._step()
+            except Exception as error:  # this loop must outlive any one failure
+                log.exception("following placement failed", error=str(error))
+                again = True
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(RETRY_S if again else KEEP_UNPLACED_S / 4):
+                    await self._changed.wait()
+
+    async def _step(self) -> bool:
+        """One round over all collections; True when something failed and is worth another try soon."""
+        manifests = [manifest for manifest in self._mirror.manifests() if manifest.collection.loaded]
+        for gone in self._hosted.keys() - {manifest.collection.id for manifest in manifests}:
+            del self._hosted[gone]
+            self._placement.forget(gone)
+            self._tell()
+        failed = False
+        for manifest in manifests:
+            try:
+                await self._follow_collection(manifest)
+            except* MishardsError as errors:
+                failed = True
+                log.info(
+                    "cannot hold a collection yet", collection=manifest.collection.name, error=str(errors.exceptions[0])
+                )
+        return failed
+
+    async def _follow_collection(self, manifest: Manifest) -> None:
+        hosted = self.hosted(manifest.collection.id)
+        await hosted.advance()
+        wanted = self._wanted(manifest)
+        vanished = hosted.forget_vanished()
+        missing = [file for file in wanted if not hosted.holds(file)]
+        dropped = self._drop_unplaced(hosted, {file.id for file in wanted})
+        fitting = self._fitting(missing)
+        for file in sorted(fitting, key=lambda file: file.kind is FileKind.SEGMENT):
+            await hosted.hold([file])
+            if file.kind is FileKind.SEGMENT:
+                self._tell()
+        if vanished or dropped:
+            self._tell()
+
+    def _wanted(self, manifest: Manifest) -> list[File]:
+        """The live data files that placement gives this node."""
+        live = [f for f in manifest.files.values() if not f.removed and f.kind is not FileKind.TOMBSTONES]
+        members = self._membership.of("reader")
+        fingerprint = (self._membership.epoch, manifest.layout)
+        placed = self._placement.of(
+            manifest.collection, lambda: [f for f in live if f.kind is FileKind.SEGMENT], members, fingerprint
+        )
+        released = set(manifest.collection.released_partitions)
+        return [
+            file
+            for file in live
+            if file.partition_id not in released and self._node_id in placed.get(file_key(file), ())
+        ]
+
+    def _drop_unplaced(self, hosted: Hosted, wanted: set[FileId]) -> bool:
+        """Let go of live files that belong to others for a while; removed ones stay until the mirror forgets them."""
+        now_s = self._clock.monotonic_s()
+        expired = []
+        for file_id in hosted.files():
+            file = hosted.manifest.files.get(file_id)
+            if file is None or file.removed or file_id in wanted:
+                self._unplaced_since.pop(file_id, None)
+            elif now_s - self._unplaced_since.setdefault(file_id, now_s) > KEEP_UNPLACED_S:
+                expired.append(file_id)
+                del self._unplaced_since[file_id]
+        hosted.drop(expired)
+        return bool(expired)
+
+    def _fitting(self, files: Sequence[File]) -> list[File]:
+        """What may be loaded ahead of time without pushing anything out."""
+        room = self._memory_bytes_max - self.bytes
+        fitting = []
+        for file in files:
+            room -= _resident(file)
+            if room >= 0:
+                fitting.append(file)
+        if len(fitting) < len(files):
+            log.warning("memory is full, files are loaded on demand", left_out=len(files) - len(fitting))
+        return fitting
+
+    def _make_room(self, files: Sequence[File]) -> None:
+        """Drop the least recently used segments until the files fit (P15)."""
+        over = self.bytes + sum(_resident(file) for file in files) - self._memory_bytes_max
+        if over <= 0:
+            return
+        needed = {file.id for file in files}
+        candidates = [
+            (segment.used_s, segment.bytes, hosted, segment.file.id)
+            for hosted in self._hosted.values()
+            for segment in hosted.segments.values()
+            if segment.file.id not in needed and segment.bytes > 0
+        ]
+        for _, size, hosted, file_id in sorted(candidates, key=lambda entry: entry[0]):
+            if over <= 0:
+                return
+            hosted.drop([file_id])
+            over -= size
+
+
+def _resident(file: File) -> int:
+    """What loading a file adds to memory; mapped columns do not count."""
+    if file.kind is FileKind.SEGMENT:
+        return sum(part.bytes for part in file.parts if part.kind == "index")
+    return file.bytes

@@ -1,0 +1,168 @@
+"""What a reader holds of one collection, and how far it has applied the chain (P8, P9).
+
+`advance` brings fresh files and tombstones up to the mirror's version; `hold` makes named files answerable. A file
+becomes visible to requests only with every tombstone applied so far, so any answer at a version <= `applied` is exact.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+
+from mishards.metadata.mirror import Manifest, Mirror
+from mishards.model import File, FileId, FileKind, Version
+from mishards.ports import Storage
+from mishards.reader.loading import Loader
+from mishards.reader.segments import HeldSegment
+from mishards.reader.source import Source
+from mishards.reader.tail import Tail
+from mishards.segment.fresh import Tombstones, decode_rows, decode_tombstones
+
+FETCHES_MAX = 16  # fresh files read from storage at once
+
+
+class Hosted:
+    """One collection's segments, tails and tombstones on this reader."""
+
+    def __init__(self, manifest: Manifest, mirror: Mirror, storage: Storage, loader: Loader) -> None:
+        self.manifest = manifest
+        self.segments: dict[FileId, HeldSegment] = {}
+        self.applied = Version(0)
+        self._mirror = mirror
+        self._storage = storage
+        self._loader = loader
+        self._tails: dict[int, Tail] = {}
+        self._tombstones: dict[int, dict[FileId, tuple[Version, Tombstones]]] = {}
+        self._advancing = asyncio.Lock()
+        self._fetching = asyncio.Semaphore(FETCHES_MAX)
+
+    @property
+    def memory_bytes(self) -> int:
+        return sum(segment.bytes for segment in self.segments.values()) + sum(t.bytes for t in self._tails.values())
+
+    def files(self) -> list[FileId]:
+        """Every data file held: segments and fresh rows."""
+        return [*self.segments, *(file_id for tail in self._tails.values() for file_id in tail.files)]
+
+    async def advance(self) -> None:
+        """Apply every tombstone the mirror knows."""
+        async with self._advancing:
+            version = self.manifest.version
+            if version <= self.applied:
+                return
+            files = self.manifest.files
+            new = [
+                file
+                for file in files.values()
+                if file.kind is FileKind.TOMBSTONES and file.id not in self._tombstones.get(file.shard, {})
+            ]
+            payloads = await self._payloads(new)
+            batches = await asyncio.to_thread(lambda: [decode_tombstones(payload) for payload in payloads])
+            for file, batch in zip(new, batches, strict=True):
+                self._apply(file, batch)
+            self.applied = version
+
+    async def hold(self, files: Sequence[File]) -> None:
+        """Make the files answerable, loading what is missing. GONE when one exists no more."""
+        missing = [file for file in files if not self.holds(file)]
+        rows = [file for file in missing if file.kind is FileKind.ROWS]
+        segments = [file for file in missing if file.kind is FileKind.SEGMENT]
+        if rows:
+            await self._hold_rows(rows)
+        if segments:
+            async with asyncio.TaskGroup() as group:
+                for file in segments:
+                    group.create_task(self._hold_segment(file))
+
+    def holds(self, file: File) -> bool:
+        if file.kind is FileKind.SEGMENT:
+            return file.id in self.segments
+        return file.id in self._tail(file.shard)
+
+    def drop(self, files: Iterable[FileId]) -> None:
+        """Forget files of any kind."""
+        ids = set(files)
+        for file_id in ids:
+            self.segments.pop(file_id, None)
+        for tail in self._tails.values():
+            tail.drop(ids)
+        for batches in self._tombstones.values():
+            for file_id in ids & batches.keys():
+                del batches[file_id]
+
+    def forget_vanished(self) -> list[FileId]:
+        """Drop what the mirror has purged; the ids."""
+        known = self.manifest.files
+        held = [*self.files(), *(i for batches in self._tombstones.values() for i in batches)]
+        gone = [file_id for file_id in held if file_id not in known]
+        self.drop(gone)
+        return gone
+
+    def sources(self, files: Iterable[File], version: int, now_s: float) -> list[Source]:
+        """Exactly these files exactly at `version`, frozen. All are held and applied."""
+        sources = []
+        rows: dict[int, list[FileId]] = {}
+        for file in files:
+            if file.kind is FileKind.SEGMENT:
+                segment = self.segments[file.id]
+                segment.used_s = now_s
+                sources.append(segment.source(version))
+            else:
+                rows.setdefault(file.shard, []).append(file.id)
+        for shard, ids in rows.items():
+            sources.extend(self._tail(shard).sources(ids, version))
+        return sources
+
+    def _tail(self, shard: int) -> Tail:
+        tail = self._tails.get(shard)
+        if tail is None:
+            tail = self._tails[shard] = Tail(self.manifest.collection.schema)
+        return tail
+
+    def _apply(self, file: File, batch: Tombstones) -> None:
+        self._tombstones.setdefault(file.shard, {})[file.id] = (file.added, batch)
+        for segment in self.segments.values():
+            if segment.file.shard == file.shard:
+                segment.apply(batch, file.added)
+        self._tail(file.shard).apply(batch, file.added)
+
+    async def _hold_rows(self, files: Sequence[File]) -> None:
+        payloads = await self._payloads(files)
+        batches = await asyncio.to_thread(lambda: [decode_rows(payload) for payload in payloads])
+        for file, batch in zip(files, batches, strict=True):
+            tail = self._tail(file.shard)
+            if file.id not in tail:
+                tombstones = self._tombstones.get(file.shard, {}).values()
+                tail.add(file, batch, dict(tombstones))
+
+    async def _hold_segment(self, file: File) -> None:
+        segment = await self._loader.load(file, self.manifest.collection)
+        if file.id in self.segments:
+            return
+        # While the kills so far are applied on the pool, more may arrive: those are applied here, on the loop.
+        done = self._tombstones_of(file.shard)
+        await asyncio.to_thread(_apply_all, segment, done.values())
+        for file_id, (version, batch) in self._tombstones_of(file.shard).items():
+            if file_id not in done:
+                segment.apply(batch, version)
+        self.segments[file.id] = segment
+
+    def _tombstones_of(self, shard: int) -> dict[FileId, tuple[Version, Tombstones]]:
+        return dict(self._tombstones.get(shard, {}))
+
+    async def _payloads(self, files: Sequence[File]) -> list[bytes]:
+        """The contents of fresh files, in order."""
+        inline = await self._mirror.payloads([file for file in files if file.inline])
+
+        async def one(file: File) -> bytes:
+            if file.inline:
+                return inline[file.id]
+            async with self._fetching:
+                return await self._storage.get(file.parts[0].path)
+
+        return await asyncio.gather(*(one(file) for file in files))
+
+
+def _apply_all(segment: HeldSegment, batches: Iterable[tuple[Version, Tombstones]]) -> None:
+    for version, batch in batches:
+        segment.apply(batch, version)

@@ -1,0 +1,85 @@
+"""Loading one segment record: local copies, mapped columns, its delete bitmap, the indexes of its definitions."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import Callable
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import TypeVar
+
+from mishards.model import Collection, File, FileId, Part
+from mishards.ports import IndexKind, VectorIndex
+from mishards.reader.cache import DiskCache
+from mishards.reader.segments import HeldSegment, SegmentColumns
+from mishards.segment.read import read_deletes
+
+T = TypeVar("T")
+
+
+class Loader:
+    """Loads at most `loads_max` segments at once; two records of one segment share its columns and indexes."""
+
+    def __init__(
+        self, cache: DiskCache, pool: Executor, index_kind: Callable[[str], IndexKind], loads_max: int
+    ) -> None:
+        self._cache = cache
+        self._pool = pool
+        self._index_kind = index_kind
+        self._slots = asyncio.Semaphore(loads_max)
+        self._loading: dict[FileId, asyncio.Task[HeldSegment]] = {}
+        self._columns: weakref.WeakValueDictionary[FileId, SegmentColumns] = weakref.WeakValueDictionary()
+        self._indexes: weakref.WeakValueDictionary[str, VectorIndex] = weakref.WeakValueDictionary()
+
+    async def load(self, file: File, collection: Collection) -> HeldSegment:
+        """The segment without deaths newer than its horizon. One load at a time per record; callers share it."""
+        task = self._loading.get(file.id)
+        if task is None:
+            task = asyncio.create_task(self._load(file, collection))
+            self._loading[file.id] = task
+            task.add_done_callback(lambda _: self._loading.pop(file.id, None))
+        return await asyncio.shield(task)
+
+    async def stop(self) -> None:
+        for task in list(self._loading.values()):
+            task.cancel()
+        await asyncio.gather(*self._loading.values(), return_exceptions=True)
+
+    async def _load(self, file: File, collection: Collection) -> HeldSegment:
+        async with self._slots:
+            columns = self._columns.get(file.segment_id) or await self._open_columns(file, collection)
+            deletes = file.part("deletes")
+            dead = None
+            if deletes is not None:
+                dead = await self._run(read_deletes, await self._cache.get(deletes), file.rows)
+            indexes: dict[tuple[int, str], VectorIndex] = {}
+            for definition in collection.indexes:
+                part = file.part("index", definition.field_id, definition.id)
+                if part is not None:
+                    index = await self._open_index(part, definition.type, definition.metric)
+                    indexes[definition.field_id, definition.metric] = index
+            return HeldSegment(file, columns, dead, indexes)
+
+    async def _open_columns(self, file: File, collection: Collection) -> SegmentColumns:
+        scalars: Path | None = None
+        vectors: dict[int, Path] = {}
+        for part in file.parts:
+            if part.kind == "scalars":
+                scalars = await self._cache.get(part)
+            elif part.kind == "vectors":
+                vectors[part.field_id] = await self._cache.get(part)
+        assert scalars is not None, f"segment {file.id} has no scalars part"
+        columns = await self._run(SegmentColumns.open, scalars, vectors, file.rows, collection.schema)
+        self._columns[file.segment_id] = columns
+        return columns
+
+    async def _open_index(self, part: Part, kind: str, metric: str) -> VectorIndex:
+        index = self._indexes.get(part.path)
+        if index is None:
+            index = await self._run(self._index_kind(kind).load, await self._cache.get(part), metric)
+            self._indexes[part.path] = index
+        return index
+
+    async def _run(self, function: Callable[..., T], *arguments: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)

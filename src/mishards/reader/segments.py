@@ -1,0 +1,117 @@
+"""Segments held by a reader: mapped columns, loaded indexes, and which rows died when.
+
+The columns are shared by all records of one segment (attaching an index or a delete bitmap makes a new record); deaths
+belong to the record, because its delete bitmap is part of its meaning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from mishards.index.exact import normalised
+from mishards.model import VERSION_COLUMN, File, Schema
+from mishards.ports import Matrix, VectorIndex
+from mishards.reader.deaths import Deaths
+from mishards.reader.source import MaskCache, Source
+from mishards.segment.fresh import Tombstones
+from mishards.segment.keys import KeyIndex
+from mishards.segment.kill import killed
+from mishards.segment.read import open_scalars, open_vectors
+
+
+class SegmentColumns:
+    """The mapped columns of one segment, in primary key order."""
+
+    def __init__(self, scalars: pa.Table, vectors: Mapping[int, Matrix], schema: Schema) -> None:
+        self.table = scalars
+        self.rows = scalars.num_rows
+        self.keys = _one_chunk(scalars.column(schema.primary.column))
+        self.key_index = KeyIndex(self.keys)
+        self.versions: NDArray[np.int64] = _one_chunk(scalars.column(VERSION_COLUMN)).to_numpy()
+        self.masks = MaskCache()
+        self._vectors = dict(vectors)
+        self._units: dict[int, Matrix] = {}
+
+    @classmethod
+    def open(cls, scalars: Path, vectors: Mapping[int, Path], rows: int, schema: Schema) -> SegmentColumns:
+        """Map verified local files."""
+        matrices: dict[int, Matrix] = {
+            field.id: open_vectors(vectors[field.id], rows, field.dim)
+            for field in schema.vectors
+            if field.id in vectors
+        }
+        return cls(open_scalars(scalars), matrices, schema)
+
+    @property
+    def bytes(self) -> int:
+        """What is held in memory beside the mapped files."""
+        return sum(unit.nbytes for unit in self._units.values())
+
+    def vectors(self, field_id: int) -> Matrix:
+        return self._vectors[field_id]
+
+    def unit_vectors(self, field_id: int) -> Matrix:
+        """Normalised once, when first searched exactly by cosine."""
+        unit = self._units.get(field_id)
+        if unit is None:
+            unit = self._units[field_id] = normalised(self._vectors[field_id])
+        return unit
+
+
+class HeldSegment:
+    """One SEGMENT record, ready to be searched at any version from its `added` on."""
+
+    def __init__(
+        self,
+        file: File,
+        columns: SegmentColumns,
+        dead: NDArray[np.bool_] | None,
+        indexes: Mapping[tuple[int, str], VectorIndex],
+    ) -> None:
+        self.file = file
+        self.columns = columns
+        self.used_s = 0.0  # monotonic; for dropping the least recently used
+        self._indexes = dict(indexes)
+        self._deaths = Deaths(columns.rows, dead)
+
+    @property
+    def bytes(self) -> int:
+        return self.columns.bytes + sum(index.bytes for index in self._indexes.values())
+
+    def apply(self, tombstones: Tombstones, version: int) -> None:
+        """A tombstone batch became visible at `version`; those up to the horizon are applied already (P5)."""
+        if version <= self.file.horizon:
+            return
+        columns = self.columns
+        positions = killed(columns.key_index, columns.versions, self.file.partition_id, tombstones, version)
+        self._deaths.kill(positions, version)
+
+    def source(self, version: int) -> Source:
+        columns, file_id = self.columns, self.file.id
+        return Source(
+            rows=columns.rows,
+            planned=self.file.rows,
+            alive=self._deaths.alive(version),
+            file_of=lambda positions: np.full(len(positions), file_id, np.int64),
+            keys=columns.keys,
+            table=columns.table,
+            vectors=columns.vectors,
+            unit_vectors=columns.unit_vectors,
+            index=lambda field_id, metric: self._indexes.get((field_id, metric)),
+            ordered=True,
+            find=lambda keys: _present(columns.key_index.find(keys)),
+            masks=columns.masks,
+        )
+
+
+def _present(positions: NDArray[np.int64]) -> NDArray[np.int64]:
+    return positions[positions >= 0]
+
+
+def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()

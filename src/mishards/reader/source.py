@@ -1,0 +1,66 @@
+"""A source: some rows of one collection, frozen for one request at one version, as evaluation sees them.
+
+Segments and blocks of the tail look alike here. Made on the loop (cheap), evaluated on any thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from mishards.ports import Matrix, VectorIndex
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Rows 0..rows-1. Nothing here may be written to."""
+
+    rows: int
+    planned: int  # rows of the files it stands for, dead ones included (I14)
+    alive: Mask | None  # asked for and alive at the version; None: all
+    file_of: Callable[[NDArray[np.int64]], NDArray[np.int64]]  # positions -> file ids
+    keys: pa.Array | pa.ChunkedArray  # primary keys
+    table: pa.Table  # the scalar fields
+    vectors: Callable[[int], Matrix]  # field id -> (rows, dim)
+    unit_vectors: Callable[[int], Matrix]  # the same, each row of length one
+    index: Callable[[int, str], VectorIndex | None]  # (field id, metric) -> the index, if there is one
+    ordered: bool  # positions are in primary key order
+    find: Callable[[pa.Array], NDArray[np.int64]]  # primary keys -> positions that may hold them
+    masks: MaskCache
+
+    def key_array(self, positions: NDArray[np.int64]) -> NDArray[np.int64] | NDArray[np.str_]:
+        """The primary keys at `positions`."""
+        taken = self.keys.take(pa.array(positions))
+        if isinstance(taken, pa.ChunkedArray):
+            taken = taken.combine_chunks()
+        if pa.types.is_integer(taken.type):
+            numbers: NDArray[np.int64] = taken.to_numpy(zero_copy_only=False)
+            return numbers
+        return np.array(taken.to_pylist(), np.str_) if len(taken) else np.zeros(0, np.str_)
+
+
+class MaskCache:
+    """Filter results over the immutable rows of one segment or block, newest kept (P18). One bool a row."""
+
+    def __init__(self, kept_max: int = 16) -> None:
+        self._kept_max = kept_max
+        self._masks: dict[object, Mask] = {}
+
+    def get(self, key: object, rows: int, compute: Callable[[int], Mask]) -> Mask:
+        """The mask of `rows` rows; `compute(start)` gives what is missing from `start` on (a block grows)."""
+        known = self._masks.pop(key, None)
+        start = 0 if known is None else len(known)
+        if start < rows:
+            more = compute(start)
+            known = more if known is None else np.concatenate([known, more])
+        assert known is not None
+        self._masks[key] = known
+        while len(self._masks) > self._kept_max:
+            self._masks.pop(next(iter(self._masks)))
+        return known[:rows]

@@ -1,0 +1,32 @@
+"""Rows as one Arrow IPC stream of one batch: how they travel between roles and lie in fresh objects."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+_ALIGNMENT = 8  # of the buffers inside a stream; NumPy and FAISS read them in place
+
+
+def to_stream(rows: pa.RecordBatch | pa.Table) -> memoryview:
+    """The rows as an Arrow stream that holds one batch."""
+    batch = single_batch(rows) if isinstance(rows, pa.Table) else rows
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return memoryview(sink.getvalue())
+
+
+def from_stream(data: bytes | memoryview) -> pa.RecordBatch:
+    """The rows of such a stream: views into `data` (kept alive), which is copied first if it lies misaligned."""
+    buffer = pa.py_buffer(data)
+    if buffer.address % _ALIGNMENT:
+        buffer = pa.py_buffer(bytes(data))
+    with pa.ipc.open_stream(buffer) as reader:
+        return reader.read_next_batch()
+
+
+def single_batch(table: pa.Table) -> pa.RecordBatch:
+    """The table as one batch, copied only where a column has several chunks."""
+    if table.num_rows == 0:
+        return pa.RecordBatch.from_pylist([], schema=table.schema)
+    return table.combine_chunks().to_batches()[0]

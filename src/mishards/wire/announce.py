@@ -1,0 +1,42 @@
+"""Pushing news to every other process, as a hint: nobody waits, nothing is repeated (P9, I16)."""
+
+from __future__ import annotations
+
+import asyncio
+
+from mishards.errors import MishardsError
+from mishards.model import Member, NodeId
+from mishards.wire.membership import Membership
+from mishards.wire.messages import Notice
+from mishards.wire.peers import Peers
+
+IN_FLIGHT_MAX = 256  # pushes under way; more are left out, the slow poll makes up for them
+
+
+class Announcer:
+    """Sends notices to all members but this one."""
+
+    def __init__(self, node_id: NodeId, membership: Membership, peers: Peers) -> None:
+        self._node_id = node_id
+        self._membership = membership
+        self._peers = peers
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def announce(self, notice: Notice) -> None:
+        for member in self._membership.members():
+            if member.id == self._node_id or len(self._tasks) >= IN_FLIGHT_MAX:
+                continue
+            task = asyncio.create_task(self._push(member, notice))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _push(self, member: Member, notice: Notice) -> None:
+        try:
+            await self._peers.node(member).notify(notice)
+        except MishardsError:
+            return  # it will poll

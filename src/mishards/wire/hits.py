@@ -1,0 +1,115 @@
+"""Hits as columns, and the one pure merge that readers (over files) and proxies (over parts) share.
+
+Order: query, then score in the metric's direction, then primary key ascending. That order is total because a live
+primary key occurs once, so the answer does not depend on how rows are spread over files and nodes (I5, I13).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mishards.wire.messages import SearchHits
+
+LARGER_IS_BETTER = frozenset({"IP", "COSINE"})
+
+
+@dataclass(frozen=True, slots=True)
+class Hits:
+    """n hits of any queries, in any order until `best` sorts them. All arrays have n entries."""
+
+    queries: NDArray[np.int32]  # which query each hit answers
+    scores: NDArray[np.float32]  # public metric form
+    keys: NDArray[np.int64] | NDArray[np.str_]  # primary keys
+    files: NDArray[np.int64]
+    positions: NDArray[np.int64]
+    sources: NDArray[np.int32]  # proxy: the part it came with; reader: 0
+    rows: NDArray[np.int64]  # proxy: its row in that part; reader: 0
+
+    def take(self, order: NDArray[np.int64]) -> Hits:
+        return Hits(
+            self.queries[order],
+            self.scores[order],
+            self.keys[order],
+            self.files[order],
+            self.positions[order],
+            self.sources[order],
+            self.rows[order],
+        )
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+
+def gather(parts: Sequence[Hits], text_keys: bool) -> Hits:
+    """All hits of several parts."""
+    if len(parts) == 1:
+        return parts[0]
+    if not parts:
+        none = np.zeros(0, np.int64)
+        keys = np.zeros(0, np.str_) if text_keys else none
+        small = np.zeros(0, np.int32)
+        return Hits(small, np.zeros(0, np.float32), keys, none, none, small, none)
+    return Hits(
+        np.concatenate([part.queries for part in parts]),
+        np.concatenate([part.scores for part in parts]),
+        np.concatenate([part.keys for part in parts]),
+        np.concatenate([part.files for part in parts]),
+        np.concatenate([part.positions for part in parts]),
+        np.concatenate([part.sources for part in parts]),
+        np.concatenate([part.rows for part in parts]),
+    )
+
+
+def best(hits: Hits, nq: int, metric: str, limit: int, offset: int = 0) -> tuple[Hits, NDArray[np.int32]]:
+    """The hits offset..offset+limit-1 of each query in order, and how many each query has: (hits, counts (nq,))."""
+    worth = -hits.scores if metric in LARGER_IS_BETTER else hits.scores
+    order = np.lexsort((hits.keys, worth, hits.queries))
+    queries = hits.queries[order]
+    first = np.searchsorted(queries, np.arange(nq, dtype=np.int32))
+    rank = np.arange(len(order)) - first[queries]
+    order = order[(rank >= offset) & (rank < offset + limit)]
+    counts = np.bincount(hits.queries[order], minlength=nq).astype(np.int32)
+    return hits.take(order), counts
+
+
+def pack(
+    hits: Hits, counts: NDArray[np.int32], rows: memoryview, text_keys: bool, covered: int, in_flight: int
+) -> SearchHits:
+    """A reader's sorted hits as a message."""
+    nothing = memoryview(b"")
+    return SearchHits(
+        counts=buffer_of(counts),
+        scores=buffer_of(hits.scores),
+        int_keys=nothing if text_keys else buffer_of(hits.keys),
+        text_keys=hits.keys.tolist() if text_keys else [],
+        files=buffer_of(hits.files),
+        positions=buffer_of(hits.positions),
+        rows=rows,
+        covered=covered,
+        in_flight=in_flight,
+    )
+
+
+def unpack(message: SearchHits, source: int, text_keys: bool) -> Hits:
+    """A reader's answer as hits of part `source`."""
+    counts = np.frombuffer(message.counts, np.int32)
+    scores = np.frombuffer(message.scores, np.float32)
+    return Hits(
+        queries=np.repeat(np.arange(len(counts), dtype=np.int32), counts),
+        scores=scores,
+        keys=np.array(message.text_keys, np.str_) if text_keys else np.frombuffer(message.int_keys, np.int64),
+        files=np.frombuffer(message.files, np.int64),
+        positions=np.frombuffer(message.positions, np.int64),
+        sources=np.full(len(scores), source, np.int32),
+        rows=np.arange(len(scores), dtype=np.int64),
+    )
+
+
+def buffer_of(array: NDArray[Any]) -> memoryview:
+    """The array's bytes, for a message."""
+    return np.ascontiguousarray(array).data.cast("B") if array.size else memoryview(b"")

@@ -1,0 +1,67 @@
+"""Who is in the cluster as this process sees it: discovery's latest snapshot, kept by one task (P16).
+
+Membership decides placement and changes slowly; health (`proxy/health.py`) decides routing and changes at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+import structlog
+
+from mishards.model import Member, Role
+from mishards.ports import Discovery
+
+log = structlog.get_logger(__name__)
+
+
+class Membership:
+    """The live members, sorted by id. `epoch` grows with each change; callbacks run on the loop."""
+
+    def __init__(self, discovery: Discovery) -> None:
+        self._discovery = discovery
+        self._members: tuple[Member, ...] = ()
+        self._listeners: list[Callable[[], None]] = []
+        self._task: asyncio.Task[None] | None = None
+        self._first = asyncio.Event()
+        self.epoch = 0
+
+    async def start(self) -> None:
+        """Follow discovery; returns with the first snapshot."""
+        self._task = asyncio.create_task(self._follow())
+        await self._first.wait()
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    def members(self) -> tuple[Member, ...]:
+        return self._members
+
+    def of(self, role: Role, *, draining: bool = False) -> tuple[Member, ...]:
+        """The members with a role; draining ones only when asked for (they serve, but are not placed on)."""
+        return tuple(m for m in self._members if role in m.roles and (draining or m.state == "ready"))
+
+    def on_change(self, callback: Callable[[], None]) -> None:
+        self._listeners.append(callback)
+
+    async def _follow(self) -> None:
+        async for snapshot in self._discovery.watch():
+            members = tuple(sorted(snapshot, key=lambda member: member.id))
+            self._first.set()
+            if _shape(members) == _shape(self._members):
+                continue
+            self._members = members
+            self.epoch += 1
+            log.debug("members", nodes=[member.id for member in members], epoch=self.epoch)
+            for listener in self._listeners:
+                listener()
+
+
+def _shape(members: tuple[Member, ...]) -> list[tuple[object, ...]]:
+    """What of the members matters to routing and placement; heartbeats do not."""
+    return [(m.id, m.incarnation, m.address, m.state, m.weight, m.roles) for m in members]

@@ -1,0 +1,158 @@
+"""The writer (P2, P3): one process' part in changing data and definitions. Assembled, started and stopped here.
+
+A write is checked, waits for its collection's next commit and is answered when that commit is durable. What fresh rows
+become afterwards (segments, indexes) is no part of the answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from mishards.clock import Clock
+from mishards.config import WriterSettings
+from mishards.errors import collection_not_found
+from mishards.metadata.ids import IdBlocks
+from mishards.metadata.mirror import Manifest, Mirror
+from mishards.model import CollectionId, FileKind, NodeId
+from mishards.ports import MetadataStore, Storage
+from mishards.wire.definitions import DefineReply, DefineRequest
+from mishards.wire.messages import FlushReply, FlushRequest, WriteReply, WriteRequest
+from mishards.writer.background import BackgroundSealing
+from mishards.writer.committing import Committer
+from mishards.writer.definitions import Definitions
+from mishards.writer.groups import Groups
+from mishards.writer.leases import Shard, ShardLeases
+from mishards.writer.prepared import prepare
+from mishards.writer.pressure import Pressure
+from mishards.writer.publishing import Announce, Publisher
+from mishards.writer.sealing import Sealer
+
+THREADS = 4  # encoding commits and writing segments
+ANSWERS_MAX = 10_000  # of recent writes, kept for callers who repeat a request
+
+
+class WriterNode:
+    """`wire.services.WriterService` of one process."""
+
+    def __init__(
+        self,
+        node_id: NodeId,
+        store: MetadataStore,
+        storage: Storage,
+        mirror: Mirror,
+        ids: IdBlocks,
+        settings: WriterSettings,
+        clock: Clock,
+        announce: Announce,
+        scratch: Path,
+        default_replicas: int = 1,
+    ) -> None:
+        """`announce` tells other nodes, without waiting for them. `scratch`: a local directory of this node's own,
+        emptied at the start."""
+        self._mirror = mirror
+        self._clock = clock
+        self._scratch = scratch
+        self._executor = ThreadPoolExecutor(THREADS, thread_name_prefix="writer")
+        self._leases = ShardLeases(store, node_id, clock, settings.lease_s, self._is_live)
+        self._pressure = Pressure(settings.fresh_bytes_max)
+        publisher = Publisher(store, mirror, clock, announce)
+        committer = Committer(
+            publisher, storage, mirror, ids, self._leases, self._pressure, clock, settings, self._executor
+        )
+        self._groups = Groups(committer.commit, clock, settings.queue_bytes_max, settings.group_bytes_max)
+        self._sealer = Sealer(publisher, storage, mirror, ids, self._leases, clock, self._executor, scratch)
+        self._background = BackgroundSealing(self._sealer, mirror, self._leases, self._pressure, clock, settings)
+        self._definitions = Definitions(
+            store, mirror, ids, publisher, clock, announce, self._groups.settle, default_replicas
+        )
+        self._writing: set[asyncio.Task[WriteReply]] = set()
+        self._answers: OrderedDict[str, asyncio.Task[WriteReply]] = OrderedDict()
+
+    async def start(self) -> None:
+        """The mirror is running already."""
+        await asyncio.to_thread(_empty, self._scratch)
+        await self._leases.start()
+        await self._background.start()
+
+    async def stop(self) -> None:
+        """Finish the commits in flight, refuse what waits, give the shards back."""
+        await self._groups.stop()
+        await asyncio.gather(*self._writing, return_exceptions=True)
+        await self._background.stop()
+        await self._leases.stop()
+        await asyncio.to_thread(self._executor.shutdown)
+
+    async def write(self, request: WriteRequest) -> WriteReply:
+        """One request, in one commit (I10). A repeated `request_id` gets the answer of the first."""
+        task = self._answers.get(request.request_id)
+        if task is None:
+            task = asyncio.create_task(self._write(request), name="write")
+            self._writing.add(task)
+            task.add_done_callback(self._writing.discard)
+            self._remember(request.request_id, task)
+        return await asyncio.shield(task)  # the write goes on without its caller, who may ask again
+
+    @property
+    def queued_bytes(self) -> int:
+        """What waits for a commit."""
+        return self._groups.queued_bytes
+
+    async def define(self, request: DefineRequest) -> DefineReply:
+        return await self._definitions.define(request.definition)
+
+    async def flush(self, request: FlushRequest) -> FlushReply:
+        collection_id = CollectionId(request.collection_id)
+        await self._groups.settle(collection_id)
+        await self._mirror.refresh()
+        for number in range((await self._known(collection_id)).collection.shards):
+            await self._sealer.seal(Shard(collection_id, number))
+        manifest = await self._known(collection_id)
+        segments = sorted(file.id for file in manifest.live() if file.kind is FileKind.SEGMENT)
+        return FlushReply(manifest.version, manifest.ts, tuple(segments))
+
+    async def _write(self, request: WriteRequest) -> WriteReply:
+        ends_s = self._clock.monotonic_s() + request.deadline_s
+        manifest = await self._known(CollectionId(request.collection_id))
+        loop = asyncio.get_running_loop()
+        write = await loop.run_in_executor(self._executor, prepare, request, manifest.collection, ends_s)
+        if not write.ops:
+            return WriteReply(manifest.version, manifest.ts)
+        if write.has_rows:
+            await self._pressure.admit(write.ops)
+        for shard in write.ops:
+            await self._leases.hold(shard)  # refused here, a write does not spoil the group of others
+        return await self._groups.submit(write)
+
+    async def _known(self, collection_id: CollectionId) -> Manifest:
+        """The collection, looked for once more in the metadata service when this process does not know it."""
+        manifest = self._mirror.get(collection_id)
+        if manifest is None:
+            await self._mirror.refresh()
+            manifest = self._mirror.get(collection_id)
+        if manifest is None:
+            raise collection_not_found(str(collection_id))
+        return manifest
+
+    def _is_live(self, collection_id: CollectionId) -> bool:
+        return self._mirror.get(collection_id) is not None
+
+    def _remember(self, request_id: str, task: asyncio.Task[WriteReply]) -> None:
+        """Keep the answer for a while, unless it is a failure: then the request may be tried anew."""
+        self._answers[request_id] = task
+        task.add_done_callback(lambda done: self._forget_failure(request_id, done))
+        while len(self._answers) > ANSWERS_MAX:
+            self._answers.popitem(last=False)
+
+    def _forget_failure(self, request_id: str, task: asyncio.Task[WriteReply]) -> None:
+        failed = task.cancelled() or task.exception() is not None
+        if failed and self._answers.get(request_id) is task:
+            del self._answers[request_id]
+
+
+def _empty(directory: Path) -> None:
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)

@@ -1,0 +1,54 @@
+"""A write request, checked against its collection and decoded, ready to be committed with others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mishards.errors import Kind, MishardsError, invalid
+from mishards.model import Collection, CollectionId
+from mishards.segment.fresh import decode_rows, decode_tombstones
+from mishards.segment.resolve import WriteOp
+from mishards.wire.messages import ShardWrite, WriteRequest
+from mishards.writer.leases import Shard
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PreparedWrite:
+    """What one request changes, by shard; the columns are views into the request."""
+
+    collection_id: CollectionId
+    ops: dict[Shard, WriteOp]
+    bytes: int
+    has_rows: bool
+    ends_s: float  # monotonic time of its deadline
+
+
+def request_bytes(request: WriteRequest) -> int:
+    return sum(len(part.rows) + len(part.deletes) for part in request.shards)
+
+
+def prepare(request: WriteRequest, collection: Collection, ends_s: float) -> PreparedWrite:
+    """The request, decoded. Checksums are verified: for large requests call it in a thread.
+
+    SCHEMA_MISMATCH when the rows' columns are not the collection's. Their `schema_ts` alone says nothing: it grows with
+    every definition, also with those that change no field, such as a load. PARTITION_NOT_FOUND, PARAMETER_INVALID."""
+    ops = {Shard(collection.id, part.shard): _op(part, request, collection) for part in request.shards}
+    has_rows = any(op.rows is not None for op in ops.values())
+    if has_rows and all(partition.id != request.partition_id for partition in collection.partitions):
+        raise MishardsError(Kind.PARTITION_NOT_FOUND, f"partition not found[partition={request.partition_id}]")
+    return PreparedWrite(collection.id, ops, request_bytes(request), has_rows, ends_s)
+
+
+def _op(part: ShardWrite, request: WriteRequest, collection: Collection) -> WriteOp:
+    if not 0 <= part.shard < collection.shards:
+        raise invalid(
+            f"shard {part.shard} does not exist in collection '{collection.name}' ({collection.shards} shards)"
+        )
+    rows = decode_rows(part.rows) if part.rows else None
+    if rows is not None and {*rows.schema.names} != {field.column for field in collection.schema.fields}:
+        raise MishardsError(
+            Kind.SCHEMA_MISMATCH,
+            f"rows of fields {rows.schema.names} do not fit the schema of collection '{collection.name}'",
+        )
+    deletes = decode_tombstones(part.deletes) if part.deletes else None
+    return WriteOp(rows, request.partition_id, request.replaces, deletes)

@@ -1,0 +1,65 @@
+"""What is to be sealed: pure choices over a collection's files."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection as Items
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from mishards.config import WriterSettings
+from mishards.model import Collection, File, FileKind, Version
+
+BATCH_BYTES_MAX = 512 << 20  # of fresh rows that are sealed at once: a segment's target size, and what memory bears
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The input of one seal. `rows`: fresh files, oldest first. `tombstones`: all that can kill one of their rows.
+    `horizon`: the version of the snapshot; every tombstone up to it is among them or older than all rows."""
+
+    collection: Collection
+    rows: tuple[File, ...]
+    tombstones: tuple[File, ...]
+    horizon: Version
+
+
+def fresh_rows(files: Iterable[File], collection: Collection) -> dict[int, list[File]]:
+    """The live fresh rows by shard, oldest first. Those of an unknown partition are left out: either it was dropped,
+    and they will be removed with it, or its definition has not arrived yet."""
+    partitions = {partition.id for partition in collection.partitions}
+    found: defaultdict[int, list[File]] = defaultdict(list)
+    for file in files:
+        if file.kind is FileKind.ROWS and file.removed == 0 and file.partition_id in partitions:
+            found[file.shard].append(file)
+    for rows in found.values():
+        rows.sort(key=lambda file: (file.added, file.id))
+    return dict(found)
+
+
+def is_due(rows: Sequence[File], age_s: float, settings: WriterSettings) -> bool:
+    """Whether a shard's fresh rows are large, many or old enough. `age_s`: since the first of them was seen."""
+    if not rows:
+        return False
+    bytes = sum(file.bytes for file in rows)
+    return bytes >= settings.seal_bytes or len(rows) >= settings.seal_files or age_s >= settings.seal_age_s
+
+
+def next_batch(files: Items[File], collection: Collection, shard: int, version: Version) -> Batch | None:
+    """The oldest fresh rows of a shard, as much as is sealed at once; None without any. `files`: those at `version`."""
+    rows = fresh_rows(files, collection).get(shard)
+    if not rows:
+        return None
+    bytes, count = 0, 0
+    while count < len(rows) and (count == 0 or bytes + rows[count].bytes <= BATCH_BYTES_MAX):
+        bytes += rows[count].bytes
+        count += 1
+    tombstones = (
+        file
+        for file in files
+        if file.kind is FileKind.TOMBSTONES
+        and file.shard == shard
+        and file.removed == 0
+        and file.added > rows[0].added  # an older one kills none of them (P4)
+    )
+    return Batch(collection, tuple(rows[:count]), tuple(tombstones), version)

@@ -1,0 +1,1 @@
+"""What all tests share: this folder is importable (`from oracle import Oracle`)."""

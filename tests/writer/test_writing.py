@@ -1,0 +1,304 @@
+"""Writes: group commit, order, leases, fences and lost answers."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+from writer_house import PK, QUIET, VECTOR, House, batch, delete, insert, request, until
+
+from mishards.errors import Kind, MishardsError
+from mishards.model import Commit, FileKind, NodeId, PartitionId, Version
+from mishards.ports import CommitRequest
+from mishards.segment.fresh import encode_rows
+from mishards.wire.messages import ShardWrite
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> House:
+    return House(tmp_path)
+
+
+def unavailable() -> MishardsError:
+    return MishardsError(Kind.METADATA_UNAVAILABLE, "lost")
+
+
+async def refused(call: Any) -> MishardsError:
+    with pytest.raises(MishardsError) as raised:
+        await call
+    return raised.value
+
+
+async def test_a_write_is_one_commit_that_others_are_told(house: House) -> None:
+    """A write over two shards is one commit: listed, mirrored here, and announced with its small payloads."""
+    async with house.writer() as writer:
+        books = await writer.create(shards=2)
+        house.notices.clear()
+
+        reply = await writer.write(books, insert([1, 2], "a"), insert([3], "a", shard=1))
+
+        assert reply.version == writer.manifest(books).version == 1
+        assert reply.ts == writer.manifest(books).ts
+        rows = writer.live(books, FileKind.ROWS)
+        assert [(file.shard, file.rows, file.pk_min, file.pk_max, file.inline) for file in rows] == [
+            (0, 2, 1, 2, True),
+            (1, 1, 3, 3, True),
+        ]
+        (notice,) = house.notices
+        assert notice.delta is not None
+        assert notice.delta.payloads.keys() == {file.id for file in notice.delta.added}
+        default = books.partitions[0].id
+        assert await writer.found(books) == {(default, 1): "a", (default, 2): "a", (default, 3): "a"}
+
+
+async def test_large_rows_go_to_storage_first(house: House) -> None:
+    """A payload above the limit is an object under the nonce of the shard's lease, a smaller one lies in the commit."""
+    async with house.writer(settings=replace(QUIET, inline_bytes_max=2_000)) as writer:
+        books = await writer.create()
+
+        await writer.write(books, insert(range(500)), replaces=False)
+
+        (rows,) = writer.live(books, FileKind.ROWS)
+        (lease,) = await writer.store.leases("shard/")
+        assert not rows.inline
+        assert rows.parts[0].path.startswith(f"{books.id}/0/{lease.nonce}/")
+        assert rows.parts[0].path.endswith(".rows")
+        assert len(await writer.found(books)) == 500
+
+
+async def test_generated_keys_need_no_tombstones(house: House) -> None:
+    """Rows that replace nothing are committed without tombstones."""
+    async with house.writer() as writer:
+        books = await writer.create()
+
+        await writer.write(books, insert([1]), replaces=False)
+
+        assert writer.live(books, FileKind.TOMBSTONES) == []
+
+
+async def test_writes_that_wait_share_the_next_commit(house: House) -> None:
+    """Requests that arrive while a commit is in flight are all in the next one."""
+    async with house.writer() as writer:
+        books = await writer.create()
+        entered, free = asyncio.Event(), asyncio.Event()
+
+        async def held(request: CommitRequest) -> Commit:
+            entered.set()
+            await free.wait()
+            return await writer.store.inner.commit(request)  # type: ignore[no-any-return]
+
+        writer.store.commit = held
+        first = asyncio.create_task(writer.write(books, insert([0], "first")))
+        await entered.wait()
+        later = [asyncio.create_task(writer.write(books, insert([n], "later"))) for n in range(1, 9)]
+        size = len(insert([1], "later").rows)
+        await until(lambda: writer.node.queued_bytes == 8 * size)
+        free.set()
+
+        assert (await first).version == 1
+        assert {reply.version for reply in await asyncio.gather(*later)} == {2}
+        assert len(await writer.found(books)) == 9
+
+
+async def test_order_inside_a_commit_is_kept(house: House) -> None:
+    """Insert, overwrite, delete and insert again of one key in one commit leave what doing them one by one leaves."""
+    async with house.writer() as writer:
+        books = await writer.create()
+        entered, free = asyncio.Event(), asyncio.Event()
+
+        async def held(request: CommitRequest) -> Commit:
+            entered.set()
+            await free.wait()
+            return await writer.store.inner.commit(request)  # type: ignore[no-any-return]
+
+        writer.store.commit = held
+        tasks = [asyncio.create_task(writer.write(books, insert([0], "first")))]
+        await entered.wait()
+        steps = [insert([1, 2, 3], "old"), insert([1], "new"), delete([2, 3]), insert([3], "again")]
+        for step in steps:
+            queued = writer.node.queued_bytes
+            tasks.append(asyncio.create_task(writer.write(books, step)))
+            await until(lambda queued=queued: writer.node.queued_bytes > queued)  # type: ignore[misc]
+        free.set()
+        await asyncio.gather(*tasks)
+
+        assert writer.manifest(books).version == 2
+        assert {key: name for (_, key), name in (await writer.found(books)).items()} == {
+            0: "first",
+            1: "new",
+            3: "again",
+        }
+
+
+async def test_a_repeated_request_is_done_once(house: House) -> None:
+    """The same request id again, at the same time or later, gets the first one's answer without a second commit."""
+    async with house.writer() as writer:
+        books = await writer.create()
+        write = request(house.clock, books, insert([1]), replaces=False, request_id="r1")
+
+        together = await asyncio.gather(writer.node.write(write), writer.node.write(write))
+        later = await writer.node.write(write)
+
+        assert {reply.version for reply in (*together, later)} == {1}
+        assert writer.manifest(books).version == 1
+
+
+async def test_a_cancelled_caller_finds_his_write_done(house: House) -> None:
+    """A write goes on without its caller; when he asks again he gets its answer."""
+    async with house.writer() as writer:
+        books = await writer.create()
+        write = request(house.clock, books, insert([1]), request_id="r1")
+        call = asyncio.create_task(writer.node.write(write))
+        await asyncio.sleep(0)
+
+        call.cancel()
+
+        assert (await writer.node.write(write)).version == 1
+
+
+async def test_what_does_not_fit_is_refused_alone(house: House) -> None:
+    """Unknown collection, partition, shard or columns: the request is refused with its own kind."""
+    async with house.writer() as writer:
+        books = await writer.create()
+        nowhere = replace(books, id=books.id + 5)
+        slim = ShardWrite(0, rows=memoryview(encode_rows(batch([1]).select([PK, VECTOR]))))
+
+        assert (await refused(writer.write(nowhere, insert([1])))).kind is Kind.COLLECTION_NOT_FOUND
+        assert (await refused(writer.write(books, insert([1]), partition=9))).kind is Kind.PARTITION_NOT_FOUND
+        assert (await refused(writer.write(books, insert([1], shard=1)))).kind is Kind.PARAMETER_INVALID
+        assert (await refused(writer.write(books, slim))).kind is Kind.SCHEMA_MISMATCH
+        assert (await writer.write(books, delete([1]), partition=9)).version == 1
+
+
+async def test_a_stale_schema_timestamp_alone_does_no_harm(house: House) -> None:
+    """Rows encoded before a definition that changed no field are taken."""
+    async with house.writer() as writer:
+        books = await writer.create()
+
+        reply = await writer.write(replace(books, updated_ts=1), insert([1]))
+
+        assert reply.version == 1
+
+
+async def test_a_shard_of_another_writer_is_not_written(house: House) -> None:
+    """The owner's name comes with the refusal; after he gave his shards back, the next writer takes them."""
+    async with house.writer("w2") as second:
+        async with house.writer("w1") as first:
+            books = await first.create()
+            await first.write(books, insert([1], "w1"))
+
+            error = await refused(second.write(books, insert([2], "w2")))
+
+            assert (error.kind, error.detail) == (Kind.NOT_OWNER, "w1")
+        assert (await second.write(books, insert([2], "w2"))).version == 2
+
+
+async def test_a_fenced_writer_commits_nothing(house: House) -> None:
+    """When another one has taken the lease over, the old owner's write fails with NOT_OWNER and leaves no trace."""
+    async with house.writer() as writer:
+        books = await writer.create()
+        await writer.write(books, insert([1], "mine"))
+        (lease,) = await writer.store.leases("shard/")
+        await writer.store.release(lease.name, lease.nonce)  # as if it had run out
+        await writer.store.acquire(lease.name, NodeId("other"), "nonce-of-other", 60)
+
+        fenced = await refused(writer.write(books, insert([2], "late")))
+        again = await refused(writer.write(books, insert([2], "late")))
+
+        assert fenced.kind is Kind.NOT_OWNER
+        assert (again.kind, again.detail) == (Kind.NOT_OWNER, "other")
+        await writer.mirror.refresh()
+        assert list((await writer.found(books)).values()) == ["mine"]
+
+
+async def test_a_commit_whose_answer_was_lost_is_found(house: House) -> None:
+    """The answer to COMMIT is lost: the writer looks for its uuid and acknowledges the commit that happened."""
+    async with house.writer() as writer:
+        books = await writer.create()
+
+        async def lost_answer(request: CommitRequest) -> Commit:
+            await writer.store.inner.commit(request)
+            raise unavailable()
+
+        writer.store.commit = lost_answer
+
+        assert (await writer.write(books, insert([1], "a"))).version == 1
+        assert len(await writer.store.commits(books.id, Version(0))) == 1
+        assert list((await writer.found(books)).values()) == ["a"]
+
+
+async def test_a_commit_that_never_arrived_is_repeated(house: House) -> None:
+    """COMMIT was lost on its way: the writer repeats it under the same uuid."""
+    async with house.writer() as writer:
+        books = await writer.create()
+        uuids = []
+
+        async def lost_request(request: CommitRequest) -> Commit:
+            uuids.append(request.uuid)
+            if len(uuids) == 1:
+                raise unavailable()
+            return await writer.store.inner.commit(request)  # type: ignore[no-any-return]
+
+        writer.store.commit = lost_request
+
+        assert (await writer.write(books, insert([1]))).version == 1
+        assert uuids[0] == uuids[1]
+
+
+async def test_a_commit_that_stays_lost_is_fenced(house: House) -> None:
+    """An outcome unknown at the deadline is an error; the commit, should it still arrive, fails by its old nonce."""
+    async with house.writer() as writer:
+        books = await writer.create()
+        lost: list[CommitRequest] = []
+
+        async def down(request: CommitRequest) -> Commit:
+            lost.append(request)
+            raise unavailable()
+
+        writer.store.commit = down
+        error = await refused(writer.write(books, insert([1], "lost"), deadline_s=0.01))
+        writer.store.commit = writer.store.inner.commit
+        await writer.write(books, insert([1], "new"))
+
+        assert error.kind is Kind.METADATA_UNAVAILABLE
+        with pytest.raises(MishardsError) as fenced:
+            await writer.store.inner.commit(lost[0])
+        assert fenced.value.kind is Kind.FENCED
+        assert list((await writer.found(books)).values()) == ["new"]
+
+
+async def test_writes_to_a_dropped_collection_fail(house: House) -> None:
+    """A collection dropped elsewhere takes no more writes, though this writer has not heard of it."""
+    async with house.writer() as writer:
+        books = await writer.create()
+        await writer.store.inner.drop_collection(books.id)
+
+        error = await refused(writer.write(books, insert([1])))
+
+        assert error.kind is Kind.COLLECTION_NOT_FOUND
+
+
+async def test_a_full_shard_refuses_rows_but_never_deletes(house: House) -> None:
+    """With too many fresh bytes in a shard inserts get RATE_LIMIT with both numbers; deletes pass."""
+    async with house.writer(settings=replace(QUIET, fresh_bytes_max=500)) as writer:
+        books = await writer.create()
+        await writer.write(books, insert([1]))
+
+        error = await refused(writer.write(books, insert([2])))
+
+        assert error.kind is Kind.RATE_LIMIT
+        assert "the limit is 500 bytes" in error.message
+        assert (await writer.write(books, delete([1]))).version == 2
+
+
+async def test_a_partition_of_a_delete_limits_its_reach(house: House) -> None:
+    """A delete in one partition leaves the same key of another one alone."""
+    async with house.writer() as writer:
+        books = await writer.create()
+        default = books.partitions[0].id
+
+        await writer.write(books, insert([1], "a"))
+        await writer.write(books, delete([1], partition_id=PartitionId(default + 1)))
+
+        assert await writer.found(books) == {(default, 1): "a"}
