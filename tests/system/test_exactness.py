@@ -189,7 +189,7 @@ class Pair:
         assert found == [tuple(hit) for hit in expected], what
 
     def _check_query(self, what: str, expression: str, predicate: Predicate) -> None:
-        found = self.client.query(self.name, filter=expression, consistency_level="Strong")
+        found = list(self.client.query(self.name, filter=expression, consistency_level="Strong"))
         assert found == self.oracle.query(predicate), what
 
 

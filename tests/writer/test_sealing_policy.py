@@ -1,7 +1,6 @@
 """What is sealed, and when: pure choices."""
 
 import pytest
-from msgspec.structs import replace
 from writer_house import SCHEMA
 
 from mishards.config import WriterSettings
@@ -35,9 +34,8 @@ def file(id: int, kind: FileKind = FileKind.ROWS, *, bytes: int = 10, shard: int
 
 
 def test_fresh_rows_are_those_live_by_shard_oldest_first() -> None:
-    """Removed files, other kinds and rows of unknown partitions are no fresh rows."""
-    gone = replace(file(4), removed=Version(9))
-    files = [file(3), file(1), gone, file(2, shard=1), file(5, FileKind.SEGMENT), file(6, partition=99)]
+    """Other kinds and rows of unknown partitions are no fresh rows."""
+    files = [file(3), file(1), file(2, shard=1), file(5, FileKind.SEGMENT), file(6, partition=99)]
 
     assert fresh_rows(files, BOOKS) == {0: [file(1), file(3)], 1: [file(2, shard=1)]}
 

@@ -62,7 +62,7 @@ class Collector:
             return 0
         segments = [file for file in expired if file.kind is FileKind.SEGMENT]
         fresh = [file for file in expired if file.kind is not FileKind.SEGMENT]  # they share nothing
-        kept = await self._kept(segments) if segments else {}
+        kept = await self._kept(expired) if segments else {}
         expired = [*fresh, *(file for file in segments if file.collection_id in kept)]
         paths = collectable_paths(expired, (file for files in kept.values() for file in files))
         await self._storage.delete(paths)

@@ -15,7 +15,7 @@ from mishards.cli.survey import CollectionView, NodeView, SegmentView, Survey, T
 from mishards.config import Loaded, masked, values
 from mishards.model import ROLES
 
-READERS_PER_TABLE = 10  # columns of readers that fit beside a segment's in 80
+READERS_PER_TABLE = 8  # columns of readers that fit beside a segment's in 80
 SERVES, LOADING = "●", "○"
 
 
@@ -53,11 +53,11 @@ def _nodes(members: Iterable[NodeView]) -> Table:
 
 
 def _collections(collections: Iterable[CollectionView]) -> Table:
-    table = _table("collection", ">version", ">readers at", ">rows stored", ">segments", ">fresh", ">shards", "loaded")
+    table = _table("collection", ">version", ">readers at", ">rows stored", ">segments", ">fresh", "loaded")
     for found in collections:
         at = "-" if found.readers_at is None else str(found.readers_at)
         loaded = f"{found.replicas}x" if found.loaded else "no"
-        numbers = (found.version, at, f"{found.rows_stored:,}", found.segments, found.fresh_files, found.shards)
+        numbers = (found.version, at, f"{found.rows_stored:,}", found.segments, found.fresh_files)
         table.add_row(found.name, *map(str, numbers), loaded)
     return table
 
@@ -84,20 +84,25 @@ def topology(found: Topology, console: Console | None = None) -> None:
 
 def _marks(found: Topology, start: int) -> Table:
     readers = [reader.id for reader in found.readers[start : start + READERS_PER_TABLE]]
-    numbers = (f"{number}" for number in range(start + 1, start + 1 + len(readers)))
-    table = _table("segment", "partition", ">rows", ">size", "index", *numbers)
+    numbers = [str(number) for number in range(start + 1, start + 1 + len(readers))]
+    table = _table("segment", "partition", ">rows", ">size", "index")
+    table.add_column(_aligned(numbers), no_wrap=True)
     for segment in found.segments:
         live = f"{segment.rows - segment.dead:,}"
         described = (str(segment.segment), segment.partition, live, size(segment.bytes), segment.index)
-        table.add_row(*described, *_row_of_marks(segment, readers))
+        table.add_row(*described, _aligned(_marks_of(segment, readers)))
     for tail in found.tails:
         described = (f"fresh, shard {tail.shard}", "", f"{tail.rows:,}", size(tail.bytes), "")
-        table.add_row(*described, *_row_of_marks(tail, readers))
+        table.add_row(*described, _aligned(_marks_of(tail, readers)))
     return table
 
 
-def _row_of_marks(item: SegmentView | TailView, readers: Iterable[str]) -> list[str]:
+def _marks_of(item: SegmentView | TailView, readers: Iterable[str]) -> list[str]:
     return [SERVES if node in item.ready else LOADING if node in item.placed else "" for node in readers]
+
+
+def _aligned(cells: Iterable[str]) -> str:
+    return " ".join(f"{cell:>2}" for cell in cells)
 
 
 def _load_state(found: Topology) -> str:
@@ -163,7 +168,7 @@ def _roles(roles: Sequence[str]) -> str:
 
 def _table(*columns: str) -> Table:
     """A table without frame; a column name that starts with > is flush right."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for column in columns:
         table.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left", overflow="fold")
     return table

@@ -13,6 +13,7 @@ from mishards.model import Consistency, Field
 from mishards.proxy.plan import Plan
 from mishards.proxy.reading import ReadPath
 from mishards.proxy.requests import QueryRequest, QueryResult
+from mishards.schema.keys import no_rows
 from mishards.schema.limits import check_query_window
 from mishards.schema.output import resolve_output
 from mishards.segment.ipc import from_stream
@@ -57,10 +58,11 @@ class Querying:
             total = sum(part.answer.count for part in answers)
             return QueryResult(collection=collection, output=(), rows=None, count=total, ts=reached.manifest.ts)
         rows = in_key_order(
-            [from_stream(part.answer.rows) for part in answers], schema.primary, request.limit, request.offset
+            [from_stream(part.answer.rows) for part in answers], output.fields, request.limit, request.offset
         )
-        count = 0 if rows is None else rows.num_rows
-        return QueryResult(collection=collection, output=output.names, rows=rows, count=count, ts=reached.manifest.ts)
+        return QueryResult(
+            collection=collection, output=output.names, rows=rows, count=rows.num_rows, ts=reached.manifest.ts
+        )
 
     async def keys(self, request: QueryRequest) -> tuple[pa.Array, int]:
         """The primary keys a filter selects at the newest version, and that version."""
@@ -90,22 +92,21 @@ class Querying:
             )
 
         plan, answers = await self._read_path.ask(strong, reached, ask)
-        rows = in_key_order([from_stream(part.answer.rows) for part in answers], primary, None, 0)
-        return (pa.array([]) if rows is None else rows.column(primary.column)), plan.version
+        rows = in_key_order([from_stream(part.answer.rows) for part in answers], (primary,), None, 0)
+        return rows.column(primary.column), plan.version
 
 
 def in_key_order(
-    batches: Sequence[pa.RecordBatch], primary: Field, limit: int | None, offset: int
-) -> pa.RecordBatch | None:
-    """Rows offset..offset+limit-1 by primary key of parts that are each in key order; None when there are none."""
+    batches: Sequence[pa.RecordBatch], fields: Sequence[Field], limit: int | None, offset: int
+) -> pa.RecordBatch:
+    """Rows offset..offset+limit-1 by primary key of parts that are each in key order and have the columns `fields`."""
     filled = [batch for batch in batches if batch.num_rows]
     if not filled:
-        return None
+        return no_rows(fields)
     whole = filled[0]
     if len(filled) > 1:
-        table = pa.Table.from_batches(filled).combine_chunks()
+        primary = next(field for field in fields if field.primary_key)
+        table = pa.Table.from_batches(filled)
         order = pc.sort_indices(table.column(primary.column))
         whole = table.take(order).combine_chunks().to_batches()[0]
-    stop = whole.num_rows if limit is None else offset + limit
-    rows = whole.slice(offset, max(0, stop - offset))
-    return rows if rows.num_rows else None
+    return whole.slice(offset, whole.num_rows if limit is None else limit)

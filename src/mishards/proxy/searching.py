@@ -16,6 +16,7 @@ from mishards.proxy.plan import Plan
 from mishards.proxy.reading import Reached, ReadPath
 from mishards.proxy.requests import SearchRequest, SearchResult
 from mishards.proxy.scatter import PartAnswer
+from mishards.schema.keys import no_rows
 from mishards.schema.limits import check_search_window
 from mishards.schema.output import Output, resolve_output
 from mishards.segment.ipc import from_stream
@@ -55,7 +56,7 @@ class Searching:
         rows = None
         if output.fields:
             if direct:
-                rows = merged_rows([from_stream(part.answer.rows) for part in answers], hits)
+                rows = merged_rows([from_stream(part.answer.rows) for part in answers], hits, output.fields)
             else:
                 rows = await self._fetched_rows(hits, answers, output, plan, reached)
         scores = hits.scores
@@ -121,7 +122,7 @@ class Searching:
 
     async def _fetched_rows(
         self, hits: Hits, answers: Sequence[PartAnswer[SearchHits]], output: Output, plan: Plan, reached: Reached
-    ) -> pa.RecordBatch | None:
+    ) -> pa.RecordBatch:
         """The second step: each part's winners from the reader that found them."""
         batches: list[pa.RecordBatch] = []
         sources = hits.sources.copy()
@@ -131,9 +132,7 @@ class Searching:
             batches.append(await self._fetch(hits.take(mine), answers[number].node, output, plan, reached))
             sources[mine] = len(batches) - 1
             rows[mine] = np.arange(len(mine))
-        if not batches:
-            return None
-        return merged_rows(batches, replace(hits, sources=sources, rows=rows))
+        return merged_rows(batches, replace(hits, sources=sources, rows=rows), output.fields)
 
     async def _fetch(self, hits: Hits, node: NodeId, output: Output, plan: Plan, reached: Reached) -> pa.RecordBatch:
         def ask(reader: ReaderService, left_s: float) -> Awaitable[FetchRows]:
@@ -198,11 +197,11 @@ def _check_range(request: SearchRequest, metric: str) -> None:
         )
 
 
-def merged_rows(batches: Sequence[pa.RecordBatch], hits: Hits) -> pa.RecordBatch | None:
-    """The rows of `hits` in order, from the parts' rows."""
+def merged_rows(batches: Sequence[pa.RecordBatch], hits: Hits, fields: Sequence[Field]) -> pa.RecordBatch:
+    """The rows of `hits` in order, from the parts' rows, which have the columns `fields`."""
     starts = np.cumsum([0, *(batch.num_rows for batch in batches)])
-    if starts[-1] == 0:
-        return None
+    if len(hits) == 0:
+        return no_rows(fields)
     filled = [batch for batch in batches if batch.num_rows]  # a part without rows may not know its columns' types
     whole = filled[0] if len(filled) == 1 else pa.Table.from_batches(filled).combine_chunks().to_batches()[0]
     places = starts[hits.sources] + hits.rows

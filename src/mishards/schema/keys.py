@@ -6,6 +6,7 @@ The shard of a key is part of the stored format: it must never change for a key 
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
@@ -56,3 +57,9 @@ def _splitmix64(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return mixed ^ (mixed >> np.uint64(31))
+
+
+def no_rows(fields: Iterable[Field]) -> pa.RecordBatch:
+    """No rows, with these fields' columns."""
+    columns = pa.schema([pa.field(field.column, arrow_type(field)) for field in fields])
+    return pa.RecordBatch.from_pylist([], schema=columns)

@@ -76,7 +76,7 @@ class BackgroundSealing:
             manifest = self._mirror.get(collection_id)
             if manifest is None:
                 continue
-            for number, rows in fresh_rows(manifest.files.values(), manifest.collection).items():
+            for number, rows in fresh_rows(manifest.live(), manifest.collection).items():
                 shard = Shard(collection_id, number)
                 if shard in held:
                     found[shard] = rows

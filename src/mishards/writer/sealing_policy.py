@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection as Items
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -24,13 +23,13 @@ class Batch:
     horizon: Version
 
 
-def fresh_rows(files: Iterable[File], collection: Collection) -> dict[int, list[File]]:
-    """The live fresh rows by shard, oldest first. Those of an unknown partition are left out: either it was dropped,
+def fresh_rows(live: Iterable[File], collection: Collection) -> dict[int, list[File]]:
+    """The fresh rows among the live files by shard, oldest first. Those of an unknown partition are left out: either it was dropped,
     and they will be removed with it, or its definition has not arrived yet."""
     partitions = {partition.id for partition in collection.partitions}
     found: defaultdict[int, list[File]] = defaultdict(list)
-    for file in files:
-        if file.kind is FileKind.ROWS and file.removed == 0 and file.partition_id in partitions:
+    for file in live:
+        if file.kind is FileKind.ROWS and file.partition_id in partitions:
             found[file.shard].append(file)
     for rows in found.values():
         rows.sort(key=lambda file: (file.added, file.id))
@@ -45,9 +44,9 @@ def is_due(rows: Sequence[File], age_s: float, settings: WriterSettings) -> bool
     return bytes >= settings.seal_bytes or len(rows) >= settings.seal_files or age_s >= settings.seal_age_s
 
 
-def next_batch(files: Items[File], collection: Collection, shard: int, version: Version) -> Batch | None:
-    """The oldest fresh rows of a shard, as much as is sealed at once; None without any. `files`: those at `version`."""
-    rows = fresh_rows(files, collection).get(shard)
+def next_batch(live: Sequence[File], collection: Collection, shard: int, version: Version) -> Batch | None:
+    """The oldest fresh rows of a shard, as much as is sealed at once; None without any. `live`: files at `version`."""
+    rows = fresh_rows(live, collection).get(shard)
     if not rows:
         return None
     bytes, count = 0, 0
@@ -56,10 +55,9 @@ def next_batch(files: Items[File], collection: Collection, shard: int, version: 
         count += 1
     tombstones = (
         file
-        for file in files
+        for file in live
         if file.kind is FileKind.TOMBSTONES
         and file.shard == shard
-        and file.removed == 0
         and file.added > rows[0].added  # an older one kills none of them (P4)
     )
     return Batch(collection, tuple(rows[:count]), tuple(tombstones), version)

@@ -38,8 +38,8 @@ class GrpcTransport:
     async def stop(self, grace_s: float) -> None:
         """Close the port at once, give calls in progress `grace_s`.
 
-        Clients are told to go away: their next call finds another proxy on the address, or UNAVAILABLE, which makes
-        them connect again.
+        Clients are told to go away. Their next call finds another proxy on the address or is UNAVAILABLE, on which they
+        connect again; one that crosses the news is CANCELLED, untouched, and tried again.
         """
         if self._server is not None:
             await self._server.stop(grace_s)

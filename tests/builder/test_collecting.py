@@ -1,0 +1,144 @@
+"""Garbage: objects that nothing needs go, all others stay."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from building import INDEX, SETTINGS, Shop, open_shop
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from mishards.builder.collecting import REMOVED_MAX, collectable_paths
+from mishards.metadata.store import SqlStore
+from mishards.model import CollectionId, File, FileId, FileKind, Part
+
+AT_ONCE = replace(SETTINGS, garbage_grace_s=0.0)
+
+
+@pytest.fixture
+async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
+    async with open_shop(tmp_path) as shop:
+        yield shop
+
+
+async def referenced(shop: Shop) -> set[str]:
+    return {part.path for file in await shop.live() for part in file.parts if part.path}
+
+
+def record(id: int, paths: set[str]) -> File:
+    parts = tuple(Part(kind="vectors", path=path, bytes=1) for path in sorted(paths))
+    return File(
+        id=FileId(id), collection_id=CollectionId(1), shard=0, kind=FileKind.SEGMENT, rows=1, bytes=1, parts=parts
+    )
+
+
+paths = st.lists(st.sets(st.sampled_from("abcdefgh")), max_size=6)
+
+
+@given(expired=paths, kept=paths)
+def test_collectable_paths(expired: list[set[str]], kept: list[set[str]]) -> None:
+    """An object goes if and only if an expired record names it and no record that stays does."""
+    going = collectable_paths(
+        [record(id, named) for id, named in enumerate(expired)],
+        [record(100 + id, named) for id, named in enumerate(kept)],
+    )
+
+    assert going == sorted(set[str]().union(*expired) - set[str]().union(*kept))
+
+
+def test_inline_payloads_are_no_objects() -> None:
+    """A fresh file whose payload lies in the metadata service names no object."""
+    assert collectable_paths([record(1, {""})], []) == []
+
+
+class OneExpired(SqlStore):
+    """A store by whose clock the grace of one record alone is over."""
+
+    def __init__(self, store: SqlStore, expired: File) -> None:
+        self.__dict__.update(store.__dict__)
+        self._expired = expired
+
+    async def removed_files(self, older_than_s: float, limit: int) -> list[File]:
+        removed = await super().removed_files(0.0, limit)
+        return [file for file in removed if file.id == self._expired.id or limit == REMOVED_MAX]
+
+
+async def churn(shop: Shop) -> None:
+    """A segment that was indexed, then got deletes, beside a merged one, with fresh files in storage."""
+    await shop.define(indexes=(INDEX,))
+    for start in range(0, 30, 10):
+        await shop.write({start + i: start + i for i in range(10)}, in_storage=True)
+        await shop.seal()
+    builder = shop.builder()
+    while await builder.step():
+        pass
+    await shop.write({50: 50}, deletes=[3], in_storage=True)
+    await shop.write({}, deletes=range(200, 209), in_storage=True)
+    while await builder.step():
+        pass
+
+
+async def test_only_unreferenced_objects_go(shop: Shop) -> None:
+    """After a collection, storage holds exactly what the live records name."""
+    await churn(shop)
+    assert set(await shop.storage.list("")) > await referenced(shop)
+
+    await shop.builder(settings=AT_ONCE).collect()
+
+    assert set(await shop.storage.list("")) == await referenced(shop)
+    assert await shop.store.removed_files(0.0, 100) == []
+
+
+async def test_grace(shop: Shop) -> None:
+    """Before the grace is over nothing goes."""
+    await churn(shop)
+    before = await shop.storage.list("")
+
+    await shop.builder().collect()
+
+    assert await shop.storage.list("") == before
+
+
+async def test_shared_with_a_younger_record(shop: Shop) -> None:
+    """What an expired record shares with one that was removed later stays as long as that one."""
+    await churn(shop)
+    removed = [file for file in await shop.store.removed_files(0.0, 100) if file.kind is FileKind.SEGMENT]
+    old, young = next(
+        (old, young) for old in removed for young in removed if old.id < young.id and old.segment_id == young.segment_id
+    )
+    shared = {part.path for part in old.parts} & {part.path for part in young.parts}
+    assert shared
+    collector = shop.builder(store=OneExpired(shop.store, old), settings=AT_ONCE)
+
+    assert await collector.collect() == 1
+
+    assert shared <= set(await shop.storage.list(""))
+
+
+async def test_two_collectors(shop: Shop) -> None:
+    """Collecting twice at once, or once more, does no harm (I19)."""
+    await churn(shop)
+    collectors = [shop.builder(name, settings=AT_ONCE) for name in ("b1", "b2")]
+
+    await asyncio.gather(*(collector.collect() for collector in collectors))
+    await collectors[0].collect()
+
+    assert set(await shop.storage.list("")) == await referenced(shop)
+
+
+async def test_dropped_collection(shop: Shop) -> None:
+    """A dropped collection leaves nothing behind, whatever its files are."""
+    await churn(shop)
+    await shop.store.drop_collection(shop.collection.id)
+
+    await shop.builder().collect()
+    assert await shop.storage.list("")
+    await shop.builder(settings=AT_ONCE).collect()
+
+    assert await shop.storage.list("") == []
+    assert await shop.store.dropped_collections(0.0) == []
+    assert await shop.store.removed_files(0.0, 100) == []
