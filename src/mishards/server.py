@@ -292,6 +292,7 @@ class Server:
         self._services["proxy"] = proxy
         door = MilvusDoor(proxy, self.settings.proxy, self._clock, __version__, share_port=not self.standalone)
         self.milvus_port = await door.start(self.settings.host, self.settings.port)
+        parts.push_async_callback(door.stop, DOOR_GRACE_S)
         self._doors.append(door)
 
     async def _start_http(self, parts: AsyncExitStack) -> None:

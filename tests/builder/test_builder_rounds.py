@@ -318,6 +318,53 @@ async def test_claimed_by_another(shop: Shop) -> None:
     assert len(await shop.live(FileKind.SEGMENT)) == 3
 
 
+class Interrupting(SqlStore):
+    """A store on which something else happens just before the first layout commit."""
+
+    def __init__(self, store: SqlStore, interruption: Callable[[], Awaitable[None]]) -> None:
+        self.__dict__.update(store.__dict__)
+        self._interruptions = [interruption]
+
+    async def commit(self, request: CommitRequest) -> Commit:
+        if self._interruptions:
+            await self._interruptions.pop()()
+        return await super().commit(request)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+async def test_deletes_while_a_task_commits(shop: Shop, count: int) -> None:
+    """Deletes that come between a task's snapshot and its commit are not taken for applied, by a merge (of three
+    segments) or a materialisation (of one)."""
+    await segments(shop, count)
+    await settle_tombstones(shop)
+    if count == 1:
+        await shop.write({}, deletes=range(200, 209))
+
+    builder = shop.builder(store=Interrupting(shop.store, lambda: shop.write({}, deletes=[4])))
+    assert await builder.step() == 1
+    await shop.check()
+
+    await settle(shop)
+    assert len(await shop.live(FileKind.TOMBSTONES)) == 1
+    await shop.check()
+
+
+async def test_input_replaced_while_a_task_commits(shop: Shop) -> None:
+    """A merge whose input was replaced meanwhile does not happen (P5)."""
+    await segments(shop, 3)
+    await settle_tombstones(shop)
+    before = await shop.storage.list("")
+
+    async def materialise() -> None:
+        await shop.store.acquire("task/1/0/merge/1", NodeId("b1"), "other", 60.0)
+
+    builder = shop.builder(store=Interrupting(shop.store, materialise))
+
+    assert await builder.step() == 0
+    assert await shop.storage.list("") == before
+    assert len(await shop.live(FileKind.SEGMENT)) == 3
+
+
 class Failing(SqlStore):
     """A store whose commits fail: before they happen, or after."""
 
@@ -426,8 +473,9 @@ async def test_running(shop: Shop) -> None:
 
 async def test_stop_while_building(shop: Shop) -> None:
     """Stopping does not wait for an index that is being built, and leaves no upload behind."""
-    await shop.define(indexes=(INDEX,))
     await segments(shop, 1)
+    await settle(shop)
+    await shop.define(indexes=(INDEX,))
     before = await shop.storage.list("")
     shop.index.gate.clear()
     builder = shop.builder()

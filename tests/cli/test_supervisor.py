@@ -104,7 +104,7 @@ async def test_child_that_refuses_to_start_ends_everything() -> None:
     """Exit code 2 before all were ready is a SetupError with the child's last words, and no child is left."""
     stage = Stage(
         child("good", READY + UNTIL_TERMINATED),
-        child("bad", "print('mishards: port 1 is in use', file=sys.stderr)\nsys.exit(2)\n"),
+        child("bad", "print('mishards: port 1 is in use\\nException ignored', file=sys.stderr)\nsys.exit(2)\n"),
     )
 
     with pytest.raises(SetupError, match=r"^bad: port 1 is in use$"):

@@ -113,7 +113,6 @@ async def test_a_deadline_ends_both_ends(wire: Wire) -> None:
     error = await wire.fails("wait", deadline_s=0.02)
 
     assert error.kind is Kind.DEADLINE
-    assert "0.02 s" in error.message
     await wire.reader.cancelled.acquire()
 
 

@@ -12,6 +12,7 @@ import socket
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich.console import Console
 
@@ -23,12 +24,12 @@ from mishards.datadir import claim_data_dir
 from mishards.errors import SetupError
 
 
-def run(settings: Settings, counts: Mapping[str, int]) -> None:
+def run(settings: Settings, counts: Mapping[str, int], config_file: Path | None) -> None:
     """Run `counts` processes of each role until a signal ends them all. SetupError when one cannot start."""
     data = data_dir(settings)
     with claim_data_dir(data, "mishards cluster"), hold_port(settings.host, settings.port) as port:
         children = [
-            Child(f"{role}-{number}", command(settings, role, number, port))
+            Child(f"{role}-{number}", command(settings, role, number, port, config_file))
             for role, count in counts.items()
             for number in range(1, count + 1)
         ]
@@ -36,8 +37,9 @@ def run(settings: Settings, counts: Mapping[str, int]) -> None:
         asyncio.run(supervisor.run(lambda: _announce(children)))
 
 
-def command(settings: Settings, role: str, number: int, port: int) -> tuple[str, ...]:
-    """What starts the node. Only the first proxy has the known HTTP port. Other settings come from the environment."""
+def command(settings: Settings, role: str, number: int, port: int, config_file: Path | None) -> tuple[str, ...]:
+    """What starts the node. Only the first proxy has the known HTTP port. Other settings come from the
+    same file and environment as ours."""
     http_port = settings.http_port if (role, number) == ("proxy", 1) else 0
     flags = {
         "--role": role,
@@ -47,6 +49,8 @@ def command(settings: Settings, role: str, number: int, port: int) -> tuple[str,
         "--port": str(port),
         "--http-port": str(http_port),
     }
+    if config_file is not None:
+        flags["--config"] = str(config_file)
     return (sys.executable, "-m", "mishards", "serve", *(word for flag in flags.items() for word in flag))
 
 

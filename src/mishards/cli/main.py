@@ -86,6 +86,7 @@ def serve(
 
 @app.command()
 def cluster(
+    config_file: ConfigFile = None,
     data: Data = None,
     proxies: Annotated[int, typer.Option(min=1)] = 1,
     readers: Annotated[int, typer.Option(min=1)] = 2,
@@ -96,11 +97,11 @@ def cluster(
     http_port: HttpPort = None,
 ) -> None:
     """Run a whole cluster on this machine, each node a process of its own."""
-    settings = _load(None, {"data": data, "host": host, "port": port, "http_port": http_port}).settings
+    settings = _load(config_file, {"data": data, "host": host, "port": port, "http_port": http_port}).settings
     from mishards.cli.cluster import run
 
     counts = {"proxy": proxies, "reader": readers, "writer": writers, "builder": builders}
-    run(settings, counts)
+    run(settings, counts, config_file)
 
 
 @app.command()

@@ -21,7 +21,8 @@ from mishards.clock import Clock
 from mishards.errors import SetupError
 
 READY = "mishards ready"
-REFUSED = 2  # exit code of a set-up error
+REFUSED = 2  # exit code of a set-up error ...
+SAYS = "mishards: "  # ... and how its line begins
 STOP_S_MAX = 5.0
 LINE_BYTES_MAX = 1 << 20
 PR_SET_PDEATHSIG = 1  # prctl(2)
@@ -122,7 +123,7 @@ class Supervisor:
             if self._stopping.is_set():
                 return
             if code == REFUSED and not self._were_ready:
-                raise SetupError(f"{child.name}: {child.last_words.removeprefix('mishards: ') or 'refused to start'}")
+                raise SetupError(f"{child.name}: {child.last_words.removeprefix(SAYS) or 'refused to start'}")
             pause_s = child.backoff.pause_s(self._clock.monotonic_s() - began_s)
             self._say(f"{child.name} (pid {child.pid}) ended {_how(code)}; starting it again in {pause_s:g} s")
             with suppress(TimeoutError):
@@ -152,7 +153,8 @@ class Supervisor:
                 self._say(f"{child.name} | {line}")
 
         def hear_error(line: str) -> None:
-            child.last_words = line
+            if not child.last_words.startswith(SAYS):  # a library may complain afterwards
+                child.last_words = line
             self._say(f"{child.name} | {line}")
 
         listening = [

@@ -1,9 +1,9 @@
 """Who of the recorded members lives, judged by this process' own clock alone (P16).
 
 A member lives while its record changes: each heartbeat counts its `beat` up, each start draws an `incarnation`. One
-reading adds at most `step_s` of silence, so the time while nothing could be read (the back end was down, and nobody could
-beat, or this process was paused) ends nobody's membership. A record that was never seen to change may be long dead: it
-is given a short probation instead of the full time-out, so that a new observer is wrong for a moment only.
+reading adds at most `step_s` of silence, so that time without readings (the back end was down and nobody could beat, or
+this process was paused) ends nobody's membership. A record that was never seen to change may be long dead: it is given
+a short probation instead of the full time-out, so that a new observer is wrong for a moment only.
 """
 
 from __future__ import annotations

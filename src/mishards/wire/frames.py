@@ -8,6 +8,7 @@ requests share one connection and are answered in any order.
 
 from __future__ import annotations
 
+import math
 import struct
 from enum import IntEnum
 from typing import Any, NamedTuple
@@ -64,7 +65,7 @@ def encode_frame(
     body_bytes = len(buffer) - _HEADER.size
     if body_bytes > body_bytes_max:
         raise _too_large(body_bytes, body_bytes_max)
-    deadline_ms = min(max(int(deadline_s * 1000), 0), DEADLINE_MS_MAX)
+    deadline_ms = min(max(math.ceil(deadline_s * 1000), 0), DEADLINE_MS_MAX)
     _HEADER.pack_into(buffer, 0, body_bytes, kind, method, request_id, deadline_ms)
     return buffer
 

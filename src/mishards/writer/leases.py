@@ -146,8 +146,10 @@ class ShardLeases:
                 self.forget(shard)
 
     async def _release(self, shard: Shard) -> None:
-        nonce = self._nonces.pop(shard)
+        nonce = self._nonces.pop(shard, None)
         self._acquiring.pop(shard, None)
+        if nonce is None:
+            return
         try:
             await self._store.release(shard.lease_name, nonce)
         except MishardsError as error:

@@ -24,8 +24,8 @@ class Batch:
 
 
 def fresh_rows(live: Iterable[File], collection: Collection) -> dict[int, list[File]]:
-    """The fresh rows among the live files by shard, oldest first. Those of an unknown partition are left out: either it was dropped,
-    and they will be removed with it, or its definition has not arrived yet."""
+    """The fresh rows among the live files by shard, oldest first. Those of an unknown partition are left out: either it
+    was dropped, and they will be removed with it, or its definition has not arrived yet."""
     partitions = {partition.id for partition in collection.partitions}
     found: defaultdict[int, list[File]] = defaultdict(list)
     for file in live:
