@@ -33,6 +33,7 @@ from mishards.model import ROLES, Member, NodeId
 from mishards.ports import Discovery, IndexKind, MetadataStore, Router, Storage
 from mishards.proxy.node import ProxyNode
 from mishards.reader.node import ReaderNode
+from mishards.telemetry.logging import set_up
 from mishards.wire.announce import Announcer
 from mishards.wire.membership import Membership
 from mishards.wire.messages import NodeStatus, Nothing, Notice
@@ -375,6 +376,7 @@ class Running:
     """A standalone server in a background thread; a context manager with `.uri`."""
 
     def __init__(self, settings: Settings) -> None:
+        set_up(settings.log_level)
         self.uri = ""
         self._settings = settings
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -426,5 +428,5 @@ def start(data_dir: str | Path = "./mishards-data", **settings: Any) -> Running:
     >>> with mishards.start("./data") as server:
     ...     client = MilvusClient(server.uri)
     """
-    values = {"port": 0, "http_port": 0, **settings}
+    values = {"port": 0, "http_port": 0, "log_level": "warning", **settings}
     return Running(replace(Settings(), data=str(data_dir), **values))

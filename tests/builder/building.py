@@ -13,7 +13,9 @@ import numpy as np
 import pyarrow as pa
 from msgspec.structs import replace
 
+from mishards.builder.attempt import Tools
 from mishards.builder.node import BuilderNode
+from mishards.builder.pool import Pool
 from mishards.clock import FakeClock
 from mishards.config import BuilderSettings
 from mishards.metadata.deltas import delta_of
@@ -138,6 +140,20 @@ class Shop:
         files = (await self.store.delta(self.collection.id, Version(0))).added
         return [file for file in files if kind is None or file.kind is kind]
 
+    def tools(self) -> Tools:
+        """What an attempt works with that no builder makes."""
+        return Tools(
+            self.store,
+            self.storage,
+            self.mirror,
+            self.ids,
+            self.clock,
+            Pool(1),
+            self.work_dir("attempts"),
+            lambda _: self.index,
+            self.announced.append,
+        )
+
     def known(self) -> list[File]:
         """The live files in the mirror as it is."""
         manifest = self.mirror.get(self.collection.id)
@@ -153,11 +169,17 @@ class Shop:
     # -------------------------------------------------------------------------------------------------------- commits
 
     async def write(
-        self, rows: Rows, deletes: Iterable[int] = (), partition: int = 1, below: int = 0, in_storage: bool = False
+        self,
+        rows: Rows,
+        deletes: Iterable[int] = (),
+        partition: int = 1,
+        below: int = 0,
+        in_storage: bool = False,
+        replaces: bool = True,
     ) -> None:
         """One commit: the deletes (as seen below that version), then the rows, which replace older ones."""
         deletes = list(deletes)
-        stones = [tombstones_of(pa.array(sorted(rows), pa.int64()))] if rows else []
+        stones = [tombstones_of(pa.array(sorted(rows), pa.int64()))] if rows and replaces else []
         stones += [tombstones_of(pa.array(deletes, pa.int64()), below)] if deletes else []
         state = dict(self.states[-1])
         seen = self.states[below - 1] if below else state
@@ -181,6 +203,11 @@ class Shop:
             files = [await self._moved(file, payloads.pop(file.id)) for file in files]
         self._settle_states(await self._commit(files, [], payloads) - 1)
         self.states.append(state)
+
+    async def list_again(self, segment: File) -> None:
+        """Replace a segment's record by an equal one, as a materialisation does that kills nothing."""
+        record = replace(segment, id=FileId(await self.ids.take(1)), added=Version(0))
+        self._settle_states(await self._commit([record], [segment], {}))
 
     async def seal(self) -> None:
         """The fresh rows of each partition become a segment, as a writer does it."""
@@ -340,6 +367,16 @@ async def open_shop(folder: Path) -> AsyncIterator[Shop]:
 
 
 INDEX = Index(id=IndexId(9), name="by_meaning", field_id=VECTOR, type="FAKE", metric="L2")
+
+
+async def settle(shop: Shop) -> int:
+    """Rounds of one builder until there is nothing left to do; how many tasks were done."""
+    builder = shop.builder()
+    total = 0
+    while done := await builder.step():
+        total += done
+    await builder.stop()
+    return total
 
 
 def fold(

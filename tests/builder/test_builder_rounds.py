@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from building import INDEX, Shop, open_shop
+from building import INDEX, Shop, open_shop, settle
 
+from mishards.builder.attempt import begin
+from mishards.builder.claims import Claims
+from mishards.builder.dropping import drop_tombstones
+from mishards.builder.policy import DropTombstones
 from mishards.errors import Kind, MishardsError
 from mishards.metadata.store import SqlStore
 from mishards.model import Commit, FileKind, NodeId, Partition, PartitionId, Version
@@ -22,20 +26,10 @@ async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
         yield shop
 
 
-async def settle(shop: Shop) -> int:
-    """Rounds of one builder until there is nothing left to do; how many tasks were done."""
-    builder = shop.builder()
-    total = 0
-    while done := await builder.step():
-        total += done
-    await builder.stop()
-    return total
-
-
-async def segments(shop: Shop, count: int) -> None:
+async def segments(shop: Shop, count: int, replaces: bool = True) -> None:
     """That many segments of ten rows each."""
     for number in range(count):
-        await shop.write({number * 10 + i: 1000 + number * 10 + i for i in range(10)})
+        await shop.write({number * 10 + i: 1000 + number * 10 + i for i in range(10)}, replaces=replaces)
         await shop.seal()
 
 
@@ -331,38 +325,61 @@ class Interrupting(SqlStore):
         return await super().commit(request)
 
 
-@pytest.mark.parametrize("count", [1, 3])
-async def test_deletes_while_a_task_commits(shop: Shop, count: int) -> None:
-    """Deletes that come between a task's snapshot and its commit are not taken for applied, by a merge (of three
-    segments) or a materialisation (of one)."""
-    await segments(shop, count)
-    await settle_tombstones(shop)
-    if count == 1:
-        await shop.write({}, deletes=range(200, 209))
+async def test_deletes_while_a_merge_commits(shop: Shop) -> None:
+    """Deletes that come between the snapshot of a merge and its commit are not taken for applied."""
+    await segments(shop, 3, replaces=False)
 
     builder = shop.builder(store=Interrupting(shop.store, lambda: shop.write({}, deletes=[4])))
     assert await builder.step() == 1
-    await shop.check()
-
     await settle(shop)
+
+    assert [file.rows for file in await shop.live(FileKind.SEGMENT)] == [30]
     assert len(await shop.live(FileKind.TOMBSTONES)) == 1
     await shop.check()
 
 
-async def test_input_replaced_while_a_task_commits(shop: Shop) -> None:
-    """A merge whose input was replaced meanwhile does not happen (P5)."""
-    await segments(shop, 3)
-    await settle_tombstones(shop)
+async def test_deletes_while_a_materialisation_commits(shop: Shop) -> None:
+    """Deletes that come between the snapshot of a materialisation and its commit are not taken for applied."""
+    await segments(shop, 1, replaces=False)
+    await shop.write({}, deletes=[3, *range(200, 209)])
+
+    builder = shop.builder(store=Interrupting(shop.store, lambda: shop.write({}, deletes=[4])))
+    assert await builder.step() == 1
+    await settle(shop)
+
+    assert [file.dead for file in await shop.live(FileKind.SEGMENT)] == [1]
+    assert len(await shop.live(FileKind.TOMBSTONES)) == 1
+    await shop.check()
+
+
+async def test_input_replaced_before_the_commit(shop: Shop) -> None:
+    """A merge of which an input was replaced meanwhile does not happen and leaves no upload; the next does (P5)."""
+    await segments(shop, 3, replaces=False)
+    before = await shop.storage.list("")
+    segment = (await shop.live(FileKind.SEGMENT))[1]
+
+    builder = shop.builder(store=Interrupting(shop.store, lambda: shop.list_again(segment)))
+    assert await builder.step() == 0
+    assert len(await shop.live(FileKind.SEGMENT)) == 3
+    assert await shop.storage.list("") == before
+
+    shop.clock.advance(60.0)
+    assert await builder.step() == 1
+    await shop.check()
+
+
+async def test_claim_lost_before_the_commit(shop: Shop) -> None:
+    """A merge whose claim somebody else holds by now does not happen, and leaves no upload (P2)."""
+    await segments(shop, 3, replaces=False)
     before = await shop.storage.list("")
 
-    async def materialise() -> None:
-        await shop.store.acquire("task/1/0/merge/1", NodeId("b1"), "other", 60.0)
+    async def take_over() -> None:
+        await shop.store.acquire("task/1/0/merge/1", NodeId("b1"), "another nonce", 60.0)
 
-    builder = shop.builder(store=Interrupting(shop.store, materialise))
+    assert await shop.builder(store=Interrupting(shop.store, take_over)).step() == 0
 
-    assert await builder.step() == 0
-    assert await shop.storage.list("") == before
     assert len(await shop.live(FileKind.SEGMENT)) == 3
+    assert await shop.storage.list("") == before
 
 
 class Failing(SqlStore):
@@ -431,16 +448,31 @@ async def test_damaged_input(shop: Shop) -> None:
 
 async def test_rows_that_do_not_add_up(shop: Shop) -> None:
     """A merge whose output would lack rows that are listed is refused."""
-    await segments(shop, 2)
-    await shop.write({50: 50})
+    await segments(shop, 3)
+    await shop.write({500: 500}, partition=2)
     await shop.seal()
-    long, _, short = await shop.live(FileKind.SEGMENT)
+    long, *_, short = await shop.live(FileKind.SEGMENT)
     for kept, shown in zip(short.parts, long.parts, strict=True):
         await shop.storage.put(shown.path, await shop.storage.get(kept.path))
 
     await shop.builder().step()
 
-    assert len(await shop.live(FileKind.SEGMENT)) == 3
+    assert len(await shop.live(FileKind.SEGMENT)) == 4
+
+
+async def test_tombstones_that_are_needed(shop: Shop) -> None:
+    """Whoever asks for it: a tombstone that a data file has not applied is not dropped (P6)."""
+    await segments(shop, 1, replaces=False)
+    await shop.write({}, deletes=[1])
+    (needed,) = await shop.live(FileKind.TOMBSTONES)
+    task = DropTombstones(collection_id=shop.collection.id, shard=0, inputs=(needed.id,))
+
+    claims = Claims(shop.store, NodeId("b1"), shop.clock, ttl_s=30.0)
+    async with claims.hold(task.name) as claim, begin(shop.tools(), task, claim) as attempt:
+        with pytest.raises(MishardsError, match="tombstones of version 3 are applied up to version 1 only"):
+            await drop_tombstones(attempt, task)
+
+    assert await shop.live(FileKind.TOMBSTONES) == [needed]
 
 
 async def test_announcement(shop: Shop) -> None:

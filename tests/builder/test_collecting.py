@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from building import INDEX, SETTINGS, Shop, open_shop
+from building import INDEX, SETTINGS, Shop, open_shop, settle
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -73,13 +73,10 @@ async def churn(shop: Shop) -> None:
     for start in range(0, 30, 10):
         await shop.write({start + i: start + i for i in range(10)}, in_storage=True)
         await shop.seal()
-    builder = shop.builder()
-    while await builder.step():
-        pass
+    await settle(shop)
     await shop.write({50: 50}, deletes=[3], in_storage=True)
     await shop.write({}, deletes=range(200, 209), in_storage=True)
-    while await builder.step():
-        pass
+    await settle(shop)
 
 
 async def test_only_unreferenced_objects_go(shop: Shop) -> None:
@@ -106,6 +103,10 @@ async def test_grace(shop: Shop) -> None:
 async def test_shared_with_a_younger_record(shop: Shop) -> None:
     """What an expired record shares with one that was removed later stays as long as that one."""
     await churn(shop)
+    await shop.write({}, deletes=range(60))
+    await shop.seal()
+    await settle(shop)
+    assert await shop.live(FileKind.SEGMENT) == []
     removed = [file for file in await shop.store.removed_files(0.0, 100) if file.kind is FileKind.SEGMENT]
     old, young = next(
         (old, young) for old in removed for young in removed if old.id < young.id and old.segment_id == young.segment_id

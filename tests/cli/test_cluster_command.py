@@ -21,7 +21,7 @@ def listener() -> Iterator[socket.socket]:
 
 
 def flags(role: str, number: int) -> dict[str, str]:
-    words = command(Settings(data="/d", http_port=9091), role, number, 19530)[4:]
+    words = command(Settings(data="/d", http_port=9091), role, number, 19530, None)[4:]
     return dict(zip(words[::2], words[1::2], strict=True))
 
 

@@ -14,7 +14,7 @@ runner = CliRunner()
 
 def test_version_is_printed() -> None:
     """`mishards version` is one line."""
-    result = runner.invoke(app, ["version"])
+    result = runner.invoke(app, ["--version"])
 
     assert (result.exit_code, result.stdout) == (0, f"mishards {mishards.__version__}\n")
 

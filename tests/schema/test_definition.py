@@ -126,7 +126,7 @@ def test_what_is_not_stored_is_refused_by_name(spec: FieldSpec, words: str) -> N
 
 @pytest.mark.parametrize(
     ("type", "default", "default_type"),
-    [(1, True, 1), (2, -128, 4), (4, 7, 4), (5, 1 << 40, 5), (10, 1.5, 10), (11, 2.5, 11), (21, "é", 21)],
+    [(1, True, 1), (2, -128, 4), (4, 7, 4), (4, 7, 5), (5, 1 << 40, 5), (10, 1.5, 11), (11, 2.5, 11), (21, "é", 21)],
 )
 def test_defaults_of_their_field_type_are_kept(type: int, default: Any, default_type: int) -> None:
     """A default of the field's own type is part of the schema."""
@@ -138,7 +138,7 @@ def test_defaults_of_their_field_type_are_kept(type: int, default: Any, default_
 @pytest.mark.parametrize(
     ("type", "default", "default_type", "words"),
     [
-        (4, 7, 5, r"type \(Int32\) of field \(x\) is not equal to the type\(DataType_Int64\) of default_value"),
+        (4, 7.5, 10, r"type \(Int32\) of field \(x\) is not equal to the type\(DataType_Float\) of default_value"),
         (5, "a", 21, "DataType_VarChar"),
         (2, 128, 4, r"out of range: \[-128, 127\]"),
         (21, "éé", 21, r"length \(4\) of default_value of field x exceeds max length 2"),

@@ -37,8 +37,16 @@ config_app = typer.Typer(no_args_is_help=True, help="The settings.")
 app.add_typer(config_app, name="config")
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"mishards {mishards.__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def mishards_command() -> None:
+def mishards_command(
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True)] = False,
+) -> None:
     """Mishards: a distributed vector database that looks like one Milvus server and grows by adding nodes."""
 
 
@@ -159,12 +167,6 @@ def config_show(
 
     rows = show.setting_rows(loaded)
     show.json(rows) if as_json else show.settings(rows)
-
-
-@app.command()
-def version() -> None:
-    """Show the version."""
-    typer.echo(f"mishards {mishards.__version__}")
 
 
 def _load(file: Path | None, flags: dict[str, Any]) -> config.Loaded:

@@ -20,6 +20,7 @@ from mishards.wire.placement import Placement
 from mishards.wire.services import ReaderService
 
 REPLANS_MAX = 5
+MEMBER_WAIT_S = 5.0  # for the first reader to be known
 PLANS_KEPT_MAX = 1024
 
 Planned = tuple[Plan, dict[str, tuple[NodeId, ...]]]
@@ -61,6 +62,7 @@ class ReadPath:
         manifest = await self._catalog.loaded(request.database, request.collection)
         level = manifest.collection.consistency if request.consistency is None else request.consistency
         await self._versions.reach(manifest, level, request.guarantee_ts)
+        await self._membership.wait_for("reader", min(MEMBER_WAIT_S, request.timeout_s))
         return Reached(manifest, deadline_s)
 
     async def ask(

@@ -21,6 +21,7 @@ from mishards.wire.services import WriterService
 R = TypeVar("R")
 
 AGAIN = frozenset({Kind.PEER_LOST, Kind.NOT_OWNER, Kind.LEASE_HELD, Kind.FENCED, Kind.UNAVAILABLE})
+MEMBER_WAIT_S = 5.0  # for the first writer to be known
 PAUSES_S = (0.0, 0.05, 0.1, 0.2, 0.4, 0.5)  # before the n-th try; the last one repeats
 
 OwnerCall = Callable[[WriterService, Sequence[int], bool, float], Awaitable[R]]
@@ -41,6 +42,7 @@ class Writers:
     ) -> list[R]:
         """One call per owner with its shards. `call` gets the writer, its shards, whether it may be a repetition, and
         the seconds left."""
+        await self._membership.wait_for("writer", MEMBER_WAIT_S)
         groups: dict[NodeId, list[int]] = {}
         for shard in shards:
             groups.setdefault(self._owner(collection_id, shard), []).append(shard)
@@ -54,6 +56,7 @@ class Writers:
 
     async def ask_any(self, call: Callable[[WriterService], Awaitable[R]], deadline_s: float) -> R:
         """DDL: any writer will do."""
+        await self._membership.wait_for("writer", MEMBER_WAIT_S)
         tries = 0
         while True:
             members = self._members()
@@ -84,6 +87,9 @@ class Writers:
                 self._learn(collection_id, shards, error)
                 await self._pause(tries, deadline_s, error)
                 tries += 1
+                if error.kind is Kind.NOT_OWNER and len(shards) > 1:  # it owned some of them, perhaps
+                    alone = [self._ask(collection_id, [shard], call, deadline_s, tries) for shard in shards]
+                    return [reply for replies in await asyncio.gather(*alone) for reply in replies]
             else:
                 return [reply]
 
@@ -99,7 +105,7 @@ class Writers:
         """NOT_OWNER names the owner; anything else makes us forget what we believed."""
         for shard in shards:
             self._owners.pop((collection_id, shard), None)
-            if error.kind is Kind.NOT_OWNER and error.detail:
+            if error.kind is Kind.NOT_OWNER and error.detail and len(shards) == 1:
                 self._owners[collection_id, shard] = NodeId(error.detail)
 
     def _members(self) -> tuple[Member, ...]:

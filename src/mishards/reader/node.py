@@ -20,7 +20,7 @@ from mishards.config import ReaderSettings
 from mishards.errors import Kind, MishardsError
 from mishards.metadata.mirror import Mirror
 from mishards.model import CollectionId, DataType, File, FileId
-from mishards.ports import IndexKind, Storage
+from mishards.ports import IndexKind, Matrix, Storage
 from mishards.reader.cache import DiskCache
 from mishards.reader.columns import take_rows
 from mishards.reader.evaluate import Condition, Question, cost_s, search
@@ -94,7 +94,7 @@ class ReaderNode:
             text_keys = schema.primary.type is DataType.VARCHAR
             question = Question(
                 field_id=request.field_id,
-                queries=np.frombuffer(request.queries, np.float32).reshape(request.nq, field.dim),
+                queries=_matrix(request.queries, field.dim),
                 k=request.k,
                 metric=request.metric,
                 params=request.params,
@@ -242,6 +242,11 @@ class _Admission:
             await self._timeout.__aexit__(*failure)  # type: ignore[arg-type]
         except TimeoutError as error:
             raise MishardsError(Kind.DEADLINE, f"not answered within {self._deadline_s:g} s") from error
+
+
+def _matrix(buffer: memoryview, dim: int) -> Matrix:
+    """Query vectors as (nq, dim), aligned: in a received frame they may lie anywhere."""
+    return np.require(np.frombuffer(buffer, np.float32), requirements="A").reshape(-1, dim)
 
 
 def _covered(sources: list[Source]) -> int:

@@ -19,15 +19,17 @@ from mishards.schema.names import check_field_name
 from mishards.schema.types import INT_RANGES, KEY_TYPES, stored_type, type_name
 
 # What a default may be sent as, by the type of its field. Small integers travel as Int32.
+_WHOLE: Final = (DataType.INT32, DataType.INT64)  # clients send a Python int as INT64, whatever the field
+_REAL: Final = (DataType.FLOAT, DataType.DOUBLE)
 _DEFAULT_TYPES: Final = {
-    DataType.BOOL: DataType.BOOL,
-    DataType.INT8: DataType.INT32,
-    DataType.INT16: DataType.INT32,
-    DataType.INT32: DataType.INT32,
-    DataType.INT64: DataType.INT64,
-    DataType.FLOAT: DataType.FLOAT,
-    DataType.DOUBLE: DataType.DOUBLE,
-    DataType.VARCHAR: DataType.VARCHAR,
+    DataType.BOOL: (DataType.BOOL,),
+    DataType.INT8: _WHOLE,
+    DataType.INT16: _WHOLE,
+    DataType.INT32: _WHOLE,
+    DataType.INT64: _WHOLE,
+    DataType.FLOAT: _REAL,
+    DataType.DOUBLE: _REAL,
+    DataType.VARCHAR: (DataType.VARCHAR,),
 }
 _TEXT_SEARCH_PARAMS: Final = ("enable_analyzer", "enable_match", "analyzer_params", "multi_analyzer_params")
 
@@ -174,7 +176,7 @@ def _default(spec: FieldSpec, type: DataType, max_length: int) -> Any:
     wanted = _DEFAULT_TYPES.get(type)
     if wanted is None:
         raise invalid(f"type not support default_value, type:{type_name(type)}, name:{spec.name}")
-    if spec.default_type != wanted:
+    if spec.default_type not in wanted:
         raise invalid(
             f"type ({type_name(type)}) of field ({spec.name}) is not equal to "
             f"the type(DataType_{type_name(spec.default_type)}) of default_value"

@@ -58,15 +58,20 @@ def encode_keys(schema: Schema, columns: Mapping[str, Column], rows: int) -> pa.
 
 def check_vectors(field: Field, vectors: NDArray[np.float32]) -> None:
     """Refuse vectors (n, dim) of another dimension than the field's, or with a value that is not finite."""
-    dim = vectors.shape[1]
-    if dim != field.dim:
-        raise invalid(f"vector dimension {dim} does not match field '{field.name}' ({field.dim})")
+    check_dimension(field, vectors)
     finite = np.isfinite(vectors)
     if not finite.all():
         row, place = np.argwhere(~finite)[0]
         raise invalid(
             f"value '{vectors[row, place]}' is not a number or infinity, field {field.name}, row number: {row}"
         )
+
+
+def check_dimension(field: Field, vectors: Any) -> None:
+    """Refuse vectors (n, dim) of another dimension than the field's."""
+    dim = np.shape(vectors)[1]
+    if dim != field.dim:
+        raise invalid(f"vector dimension {dim} does not match field '{field.name}' ({field.dim})")
 
 
 def _encode(schema: Schema, field: Field, column: Column | None, rows: int) -> pa.Array:
@@ -78,6 +83,8 @@ def _encode(schema: Schema, field: Field, column: Column | None, rows: int) -> p
             f"the type of field {field.name} does not match: expected {type_name(field.type)}, "
             f"got {type_name(column.type)}"
         )
+    if field.is_vector:
+        check_dimension(field, column.values)
     valid = _valid(field, column, rows)
     expected = rows if valid is None else int(valid.sum())
     if len(column.values) != expected:

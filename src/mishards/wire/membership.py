@@ -26,6 +26,7 @@ class Membership:
         self._listeners: list[Callable[[], None]] = []
         self._task: asyncio.Task[None] | None = None
         self._first = asyncio.Event()
+        self._changed = asyncio.Event()  # set and replaced with each change
         self.epoch = 0
 
     async def start(self) -> None:
@@ -46,6 +47,15 @@ class Membership:
         """The members with a role; draining ones only when asked for (they serve, but are not placed on)."""
         return tuple(m for m in self._members if role in m.roles and (draining or m.state == "ready"))
 
+    async def wait_for(self, role: Role, wait_s: float) -> bool:
+        """Whether there is a member with the role, now or within `wait_s`: a cluster's processes start side by side."""
+        if not self.of(role, draining=True):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    while not self.of(role, draining=True):
+                        await self._changed.wait()
+        return bool(self.of(role, draining=True))
+
     def on_change(self, callback: Callable[[], None]) -> None:
         self._listeners.append(callback)
 
@@ -57,6 +67,8 @@ class Membership:
                 continue
             self._members = members
             self.epoch += 1
+            self._changed.set()
+            self._changed = asyncio.Event()
             log.debug("members", nodes=[member.id for member in members], epoch=self.epoch)
             for listener in self._listeners:
                 listener()

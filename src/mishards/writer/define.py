@@ -230,7 +230,7 @@ def _create_partition(definition: d.CreatePartition, old: Collection, fresh: Fre
 
 def _drop_partition(definition: d.DropPartition, old: Collection) -> Collection:
     if definition.partition == DEFAULT_PARTITION:
-        _refuse("default partition cannot be deleted")
+        _refuse("default partition cannot be deleted: _default")
     partition = old.partition(definition.partition)
     if partition is None:
         return old

@@ -1,4 +1,4 @@
-"""Calls that define and describe indexes. A vector index's parameters are checked where the proxy defines it."""
+"""Calls that define and describe indexes. Type, metric and parameters are checked where the proxy defines one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from mishards.schema.names import check_index_name
 from mishards.wire import definitions
 
 _AUTOINDEX: Final = "AUTOINDEX"
-_SCALAR_INDEXES: Final = (_AUTOINDEX, "INVERTED", "STL_SORT", "TRIE", "BITMAP")
 _TYPE: Final = "index_type"
 _METRIC: Final = "metric_type"
 
@@ -36,24 +35,21 @@ class IndexCalls:
         }
 
     async def create(self, request: Any, call: Call) -> Any:
-        collection = await self._proxy.collection(call.database, request.collection_name)
-        field = collection.schema.field(request.field_name)
-        if field is None or field.dynamic:
-            raise MishardsError(Kind.FIELD_NOT_FOUND, f"cannot create index on non-exist field: {request.field_name}")
         if request.index_name:
             check_index_name(request.index_name)
         raw = pairs_of(request.extra_params)
         params = _flat(raw)
-        type = str(params.pop(_TYPE, "") or _AUTOINDEX).upper()
-        if not field.is_vector:
-            _check_scalar_index(field.name, type, params)
+        if "json_path" in params:
+            raise MishardsError(
+                Kind.UNSUPPORTED, f"index on a path of JSON field {request.field_name} is not supported"
+            )
         await self._proxy.define(
             definitions.CreateIndex(
                 database=call.database,
                 collection=request.collection_name,
-                field=field.name,
-                name=request.index_name or field.name,
-                type=type,
+                field=request.field_name,
+                name=request.index_name or request.field_name,
+                type=str(params.pop(_TYPE, "") or _AUTOINDEX).upper(),
                 metric=str(params.pop(_METRIC, "")).upper(),
                 params=params,
                 raw=raw,
@@ -119,16 +115,6 @@ def _flat(raw: dict[str, str]) -> dict[str, Any]:
     if not isinstance(nested, dict):
         raise invalid(f"index params should be a JSON object, got {raw['params']!r}")
     return flat | nested
-
-
-def _check_scalar_index(field: str, type: str, params: dict[str, Any]) -> None:
-    if type not in _SCALAR_INDEXES:
-        known = ", ".join(_SCALAR_INDEXES)
-        raise MishardsError(
-            Kind.INDEX_NOT_SUPPORTED, f"index {type} on scalar field {field} is not supported, known are {known}"
-        )
-    if "json_path" in params:
-        raise MishardsError(Kind.UNSUPPORTED, f"index on a path of JSON field {field} is not supported")
 
 
 def _chosen(collection: Collection, name: str, field: str) -> list[Index]:

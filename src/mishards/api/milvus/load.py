@@ -72,6 +72,8 @@ class LoadCalls:
         try:
             progress = await self._progress(request, call)
         except MishardsError as error:
+            if error.kind is Kind.COLLECTION_NOT_FOUND:
+                return milvus_pb2.GetLoadStateResponse(state=common_pb2.LoadState.LoadStateNotExist)
             if error.kind not in _NOT_LOADED:
                 raise
             return milvus_pb2.GetLoadStateResponse(state=common_pb2.LoadState.LoadStateNotLoad)

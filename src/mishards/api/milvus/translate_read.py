@@ -21,7 +21,6 @@ from mishards.api.milvus.translate_template import template_of
 from mishards.errors import Kind, MishardsError, invalid
 from mishards.model import DataType, Field, Schema
 from mishards.proxy.requests import QueryRequest, QueryResult, SearchRequest, SearchResult
-from mishards.schema.limits import check_query_window, check_search_window
 
 COUNT: Final = "count(*)"
 _UNLIMITED: Final = -1
@@ -69,18 +68,15 @@ def search_request(request: Any, call: Call) -> SearchRequest:
     _refuse_unserved_parts(request)
     params = _search_params(request.search_params)
     _refuse_unserved(params, _UNSERVED_SEARCH)
-    queries = _queries(request.placeholder_group)
     limit = _whole(params, "topk", _whole(params, "limit", None))
     if limit is None:
         raise MishardsError(Kind.PARAMETER_MISSING, "topk not found in search_params")
-    offset = _whole(params, "offset", 0)
-    check_search_window(len(queries), limit, offset)
     return SearchRequest(
         **_reading(request, call),
         filter=request.dsl,
-        queries=queries,
+        queries=_queries(request.placeholder_group),
         limit=limit,
-        offset=offset,
+        offset=_whole(params, "offset", 0),
         field=str(params.get("anns_field", "")),
         metric=str(params.get("metric_type", "")).upper(),
         params={key: value for key, value in params.items() if key not in _SEARCH_WORDS},
@@ -169,14 +165,16 @@ def query_request(request: Any, call: Call) -> QueryRequest:
     limit = _whole(params, "limit", None)
     if limit == _UNLIMITED:
         limit = None
-    offset = _whole(params, "offset", 0)
-    check_query_window(limit, offset)
     count = _is_count(request.output_fields)
     if count and limit is not None:
         raise invalid("count entities with pagination is not allowed")
-    if not count and limit is None and not request.expr.strip():
-        raise invalid("empty expression should be used with limit: invalid parameter")
-    return QueryRequest(**_reading(request, call), filter=request.expr, limit=limit, offset=offset, count=count)
+    return QueryRequest(
+        **_reading(request, call),
+        filter=request.expr.strip(),
+        limit=limit,
+        offset=_whole(params, "offset", 0),
+        count=count,
+    )
 
 
 def query_results(result: QueryResult) -> Any:

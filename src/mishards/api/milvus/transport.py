@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any, Final
 
 import grpc
@@ -19,11 +20,13 @@ class GrpcTransport:
 
     def __init__(self, dispatcher: Dispatcher, request_bytes_max: int, *, share_port: bool) -> None:
         self._dispatcher = dispatcher
+        self._share_port = share_port
         self._options = _options(request_bytes_max, share_port)
         self._server: Any = None
 
     async def start(self, host: str, port: int) -> int:
         """Listen; the port (`port` 0: a free one). SetupError when it is taken."""
+        _check_free(host, port, share=self._share_port)
         self._server = grpc.aio.server(options=self._options)
         methods = {name: self._method(name) for name in self._dispatcher.methods}
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
@@ -50,6 +53,17 @@ class GrpcTransport:
             return await self._dispatcher.answer(name, payload, metadata, context.time_remaining())
 
         return grpc.unary_unary_rpc_method_handler(behaviour)
+
+
+def _check_free(host: str, port: int, *, share: bool) -> None:
+    """Bind once before grpcio does, which tells a taken port in several lines of its own."""
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT if share else socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise SetupError(f"cannot listen on {host}:{port}: {error.strerror}") from error
 
 
 def _options(request_bytes_max: int, share_port: bool) -> list[tuple[str, int]]:

@@ -184,17 +184,17 @@ async def test_an_index_is_in_progress_while_rows_are_pending(served: Served) ->
     assert await served.run(lambda c: c.list_indexes("a")) == []
 
 
-async def test_scalar_indexes_are_recorded_and_unknown_ones_refused(served: Served) -> None:
-    """Scalar fields take the index types that need no parameters; others are code 701, unknown fields 1700."""
+async def test_scalar_indexes_are_passed_on_and_those_of_json_paths_refused(served: Served) -> None:
+    """An index on a scalar field reaches the proxy; one on a path of a JSON field is refused."""
     await served.run(lambda c: c.create_collection("a", schema=rich_schema()))
 
     await served.run(lambda c: c._get_connection().create_index("a", "i64", {"index_type": "INVERTED"}, sync=False))
     assert served.last(definitions.CreateIndex).type == "INVERTED"
 
-    for field, params, code in (("t", {"index_type": "NGRAM"}, 701), ("zz", {}, 1700)):
-        with pytest.raises(MilvusException) as caught:
-            await served.run(lambda c, f=field, p=params: c._get_connection().create_index("a", f, p, sync=False))
-        assert caught.value.code == code
+    path = {"index_type": "INVERTED", "json_path": 'j["k"]', "json_cast_type": "double"}
+    with pytest.raises(MilvusException, match="path of JSON field j is not supported") as caught:
+        await served.run(lambda c: c._get_connection().create_index("a", "j", path, sync=False))
+    assert caught.value.code == 3000
 
 
 async def test_partitions_and_aliases_are_defined_and_listed(served: Served) -> None:
