@@ -30,16 +30,22 @@ class Catalog:
         manifest = self._mirror.find(database, name)
         return await self.fresh(database, name) if manifest is None else manifest
 
-    async def loaded(self, database: str, name: str) -> Manifest:
-        """Like `known`, and loaded. COLLECTION_NOT_LOADED."""
+    async def loaded(self, database: str, name: str, partitions: Sequence[str] = ()) -> Manifest:
+        """Like `known`, and loaded, the partitions too. COLLECTION_NOT_LOADED, PARTITION_NOT_FOUND / _NOT_LOADED."""
         manifest = await self.known(database, name)
-        if not manifest.collection.loaded:
+        try:
+            check_loaded(manifest.collection, name, partitions)
+        except MishardsError:
             manifest = await self.fresh(database, name)
-        if not manifest.collection.loaded:
-            raise MishardsError(
-                Kind.COLLECTION_NOT_LOADED, f"failed to search: collection not loaded[collection={name}]"
-            )
+            check_loaded(manifest.collection, name, partitions)
         return manifest
+
+    async def recheck(self, manifest: Manifest, name: str) -> None:
+        """After a reader refused: the collection as the metadata service has it. COLLECTION_NOT_FOUND / _NOT_LOADED."""
+        await self.refresh_if_possible()
+        if self._mirror.get(manifest.collection.id) is None:
+            raise collection_not_found(name, manifest.collection.database)
+        check_loaded(manifest.collection, name, ())
 
     async def refresh_if_possible(self) -> None:
         try:
@@ -64,6 +70,13 @@ def check_database(database: str) -> None:
     """Only `default` exists in this version."""
     if database != DEFAULT_DATABASE:
         raise MishardsError(Kind.DATABASE_NOT_FOUND, f"database not found[database={database}]")
+
+
+def check_loaded(collection: Collection, name: str, partitions: Sequence[str]) -> None:
+    """COLLECTION_NOT_LOADED, or what is wrong with the partitions."""
+    if not collection.loaded:
+        raise MishardsError(Kind.COLLECTION_NOT_LOADED, f"failed to search: collection not loaded[collection={name}]")
+    readable_partitions(collection, partitions)
 
 
 def readable_partitions(collection: Collection, names: Sequence[str]) -> frozenset[PartitionId]:

@@ -73,7 +73,7 @@ class ProxyNode:
             self._catalog,
             Versions(mirror, clock, settings.bounded_staleness_s),
             self._readers,
-            Scatter(self._readers, peers, clock, settings.retry_share),
+            Scatter(self._readers, peers, clock, settings.retry_share, settings.hedge_share),
             membership,
             placement,
             clock,

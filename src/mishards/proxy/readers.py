@@ -20,7 +20,8 @@ from mishards.wire.peers import Peers
 
 log = structlog.get_logger(__name__)
 
-POLL_WAIT_S = 10.0
+POLL_WAIT_S = 2.0  # also how soon a reader that hangs is noticed
+POLL_LATE_S = 1.0
 SUSPECT_S = 0.5  # a reader that failed is not asked again before, unless there is no other
 RETRY_S = 0.2
 
@@ -118,7 +119,7 @@ class Readers:
         since = 0
         while True:
             try:
-                async with asyncio.timeout(POLL_WAIT_S * 2):
+                async with asyncio.timeout(POLL_WAIT_S + POLL_LATE_S):
                     state = await reader.ready(ReadyRequest(since, POLL_WAIT_S))
             except (MishardsError, TimeoutError) as error:
                 if isinstance(error, TimeoutError) or error.kind is Kind.PEER_LOST:

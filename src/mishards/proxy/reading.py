@@ -59,7 +59,7 @@ class ReadPath:
     async def reach(self, request: Reading) -> Reached:
         """The collection, loaded, and as new as the request's consistency level asks (P10)."""
         deadline_s = self._clock.monotonic_s() + request.timeout_s
-        manifest = await self._catalog.loaded(request.database, request.collection)
+        manifest = await self._catalog.loaded(request.database, request.collection, request.partitions)
         level = manifest.collection.consistency if request.consistency is None else request.consistency
         await self._versions.reach(manifest, level, request.guarantee_ts)
         await self._membership.wait_for("reader", min(MEMBER_WAIT_S, request.timeout_s))
@@ -86,8 +86,8 @@ class ReadPath:
                     raise MishardsError(
                         Kind.UNAVAILABLE, f"planned {REPLANS_MAX + 1} times, files still missing: {cause}"
                     ) from cause
-                await self._catalog.refresh_if_possible()
                 self._plans.clear()
+                await self._catalog.recheck(reached.manifest, request.collection)
             else:
                 return plan, answers
         raise AssertionError("unreachable")

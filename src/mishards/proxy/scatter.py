@@ -13,18 +13,17 @@ from typing import Generic, Protocol, TypeVar
 
 from mishards.clock import Clock
 from mishards.errors import Kind, MishardsError
-from mishards.model import File, NodeId
+from mishards.model import File, FileKind, NodeId
 from mishards.proxy.assign import assign
+from mishards.proxy.hedging import Budget, Hedging
 from mishards.proxy.readers import Readers
 from mishards.wire.peers import Peers
 from mishards.wire.services import ReaderService
 
-ELSEWHERE = frozenset(
-    {Kind.PEER_LOST, Kind.UNAVAILABLE, Kind.RATE_LIMIT, Kind.STORAGE_UNAVAILABLE, Kind.NOT_LOADED, Kind.NOT_CAUGHT_UP}
-)
+ELSEWHERE = frozenset({Kind.PEER_LOST, Kind.UNAVAILABLE, Kind.RATE_LIMIT, Kind.STORAGE_UNAVAILABLE, Kind.NOT_CAUGHT_UP})
 ROUNDS_MAX = 8  # of re-sending one part, whatever the deadline and the budget say
 ROUND_PAUSE_S = 0.05  # before asking the same readers again when every one of them has failed
-BUDGET_MAX = 200.0  # retries that may be saved up
+RETRIES_SAVED_MAX = 200.0
 
 
 class Answer(Protocol):
@@ -46,31 +45,15 @@ class ReplanError(Exception):
     """A reader no longer has what the plan names: plan again from fresher metadata."""
 
 
-class RetryBudget:
-    """Retries are a share of the parts sent, so that a sick cluster is not made sicker (P17)."""
-
-    def __init__(self, share: float) -> None:
-        self._share = share
-        self._saved = BUDGET_MAX
-
-    def sent(self) -> None:
-        self._saved = min(BUDGET_MAX, self._saved + self._share)
-
-    def take(self) -> bool:
-        if self._saved < 1.0:
-            return False
-        self._saved -= 1.0
-        return True
-
-
 class Scatter:
     """Sends parts to readers."""
 
-    def __init__(self, readers: Readers, peers: Peers, clock: Clock, retry_share: float) -> None:
+    def __init__(self, readers: Readers, peers: Peers, clock: Clock, retry_share: float, hedge_share: float) -> None:
         self._readers = readers
         self._peers = peers
         self._clock = clock
-        self._budget = RetryBudget(retry_share)
+        self._budget = Budget(retry_share, RETRIES_SAVED_MAX)  # so that a sick cluster is not made sicker
+        self._hedging = Hedging(clock, hedge_share)
 
     async def ask_all(
         self,
@@ -125,14 +108,12 @@ class Scatter:
     ) -> list[PartAnswer[A]]:
         ids = tuple(file.id for file in files)
         try:
-            answer = await self._ask(node, lambda reader, left_s: ask(reader, ids, left_s), deadline_s)
+            return [await self._ask_hedged(node, files, lambda reader, left_s: ask(reader, ids, left_s), deadline_s)]
         except MishardsError as error:
             if error.kind not in ELSEWHERE or rounds >= ROUNDS_MAX or not self._budget.take():
                 raise
             if self._clock.monotonic_s() >= deadline_s:
                 raise
-        else:
-            return [PartAnswer(node, answer)]
         excluded = (*excluded, node)
         if not self._readers.usable(excluded):  # everyone failed once: give them a moment and start over
             await asyncio.sleep(ROUND_PAUSE_S)
@@ -148,6 +129,31 @@ class Scatter:
         readers = self._readers
         return assign(files, placed, readers.usable(excluded), readers.is_ready, readers.load)
 
+    async def _ask_hedged(
+        self,
+        node: NodeId,
+        files: Sequence[File],
+        ask: Callable[[ReaderService, float], Awaitable[A]],
+        deadline_s: float,
+    ) -> PartAnswer[A]:
+        """The answer of `node`, or of another reader that has all the files ready when `node` is late."""
+
+        async def answer(of: NodeId) -> PartAnswer[A]:
+            return PartAnswer(of, await self._ask(of, ask, deadline_s))
+
+        spare = self._spare(node, files)
+        if spare is None:
+            return await answer(node)
+        return await self._hedging.first_answer(files[0].collection_id, lambda: answer(node), lambda: answer(spare))
+
+    def _spare(self, node: NodeId, files: Sequence[File]) -> NodeId | None:
+        """Another usable reader that needs to load nothing for these files; fresh rows load in a moment."""
+        readers = self._readers
+        for other in readers.usable((node,)):
+            if all(file.kind is FileKind.ROWS or readers.is_ready(other, file) for file in files):
+                return other
+        return None
+
     async def _ask(self, node: NodeId, ask: Callable[[ReaderService, float], Awaitable[B]], deadline_s: float) -> B:
         left_s = deadline_s - self._clock.monotonic_s()
         if left_s <= 0:
@@ -160,7 +166,7 @@ class Scatter:
         try:
             return await ask(self._peers.reader(member), left_s)
         except MishardsError as error:
-            if error.kind is Kind.GONE:
+            if error.kind in (Kind.GONE, Kind.NOT_LOADED):  # it has looked at the metadata service itself
                 raise ReplanError(error.message) from error
             if error.kind is Kind.PEER_LOST:
                 self._readers.failed(node)

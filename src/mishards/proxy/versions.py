@@ -7,6 +7,7 @@ when what is known is too old for them. Inside, only versions are compared; hybr
 from __future__ import annotations
 
 from mishards.clock import Clock
+from mishards.errors import Kind, MishardsError
 from mishards.metadata.mirror import Manifest, Mirror
 from mishards.model import Consistency
 
@@ -23,16 +24,20 @@ class Versions:
         self._bounded_staleness_s = bounded_staleness_s
 
     async def reach(self, manifest: Manifest, level: Consistency, guarantee_ts: int) -> None:
-        """METADATA_UNAVAILABLE when the level cannot be kept while the metadata service is down (P14)."""
-        if self._too_old(manifest, level, guarantee_ts):
+        """While the metadata service is down a Strong read, or one that must see a write not heard of, fails with
+        METADATA_UNAVAILABLE; Bounded goes on with what is known: nothing is acknowledged meanwhile (P14, I17)."""
+        if level is Consistency.STRONG or self._is_behind(manifest, level, guarantee_ts):
             await self._mirror.refresh()
+        elif level is Consistency.BOUNDED and self._age_s() > self._bounded_staleness_s:
+            try:
+                await self._mirror.refresh()
+            except MishardsError as error:
+                if error.kind is not Kind.METADATA_UNAVAILABLE:
+                    raise
 
-    def _too_old(self, manifest: Manifest, level: Consistency, guarantee_ts: int) -> bool:
-        if level is Consistency.STRONG:
-            return True
-        if level is Consistency.EVENTUALLY:
-            return False
-        if guarantee_ts > CLIENT_BOUNDED_TS and manifest.ts < guarantee_ts:
-            return True  # the client has seen, or written, something newer
-        age_s = self._clock.monotonic_s() - self._mirror.observed_s
-        return level is Consistency.BOUNDED and age_s > self._bounded_staleness_s
+    def _is_behind(self, manifest: Manifest, level: Consistency, guarantee_ts: int) -> bool:
+        """Whether the client has seen, or written, something newer than the manifest."""
+        return level is not Consistency.EVENTUALLY and guarantee_ts > max(CLIENT_BOUNDED_TS, manifest.ts)
+
+    def _age_s(self) -> float:
+        return self._clock.monotonic_s() - self._mirror.observed_s

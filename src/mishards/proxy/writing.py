@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -31,6 +32,8 @@ from mishards.segment.fresh import encode_tombstones as seal_tombstones
 from mishards.wire.messages import ShardWrite, WriteReply, WriteRequest
 from mishards.wire.services import WriterService
 
+W = TypeVar("W", RowsRequest, DeleteRequest)
+
 THREAD_ROWS = 2_000  # larger writes are encoded in a thread
 
 
@@ -45,9 +48,28 @@ class Writing:
         self._clock = clock
 
     async def write(self, request: RowsRequest) -> Mutation:
+        return await self._on_collection(request, self._write)
+
+    async def delete(self, request: DeleteRequest) -> Mutation:
+        if not request.filter.strip():
+            raise invalid("delete expression is empty, it must select the rows to delete")
+        return await self._on_collection(request, self._delete)
+
+    async def _on_collection(self, request: W, act: Callable[[W, Collection], Awaitable[Mutation]]) -> Mutation:
+        """`act` on the collection of that name; once more if it was dropped and another one has the name by now."""
+        known = (await self._catalog.known(request.database, request.collection)).collection
+        try:
+            return await act(request, known)
+        except MishardsError as error:
+            if error.kind is not Kind.COLLECTION_NOT_FOUND:
+                raise
+            current = (await self._catalog.fresh(request.database, request.collection)).collection
+            if current.id == known.id:
+                raise
+            return await act(request, current)
+
+    async def _write(self, request: RowsRequest, collection: Collection) -> Mutation:
         deadline_s = self._clock.monotonic_s() + request.timeout_s
-        manifest = await self._catalog.known(request.database, request.collection)
-        collection = manifest.collection
         if 0 < request.schema_ts < collection.created_ts:
             raise MishardsError(
                 Kind.SCHEMA_MISMATCH, f"collection {collection.name} was created anew since the client described it"
@@ -70,12 +92,8 @@ class Writing:
         plain = keys.to_numpy() if pa.types.is_integer(keys.type) else keys.to_pylist()
         return Mutation(count=request.rows, ts=ts, keys=plain)
 
-    async def delete(self, request: DeleteRequest) -> Mutation:
+    async def _delete(self, request: DeleteRequest, collection: Collection) -> Mutation:
         deadline_s = self._clock.monotonic_s() + request.timeout_s
-        if not request.filter.strip():
-            raise invalid("delete expression is empty, it must select the rows to delete")
-        manifest = await self._catalog.known(request.database, request.collection)
-        collection = manifest.collection
         partition_id = PartitionId(0)
         if request.partition:
             partition_id = await self._partition(request.database, collection, request.partition)
@@ -95,7 +113,7 @@ class Writing:
             )
             below = version + 1  # rows written since were not looked at
         if len(keys) == 0:
-            return Mutation(count=0, ts=manifest.ts)
+            return Mutation(count=0, ts=collection.created_ts)
         tombstones = tombstones_of(keys, below, partition_id)
         parts = _split(collection.shards, keys, lambda rows: (None, _some(tombstones, rows)))
         ts = await self._send(collection, partition_id, parts, replaces=True, deadline_s=deadline_s)

@@ -56,10 +56,11 @@ class Hosted:
                 for file in files.values()
                 if file.kind is FileKind.TOMBSTONES and file.id not in self._tombstones.get(file.shard, {})
             ]
-            payloads = await self._payloads(new)
-            batches = await asyncio.to_thread(lambda: [decode_tombstones(payload) for payload in payloads])
-            for file, batch in zip(new, batches, strict=True):
-                self._apply(file, batch)
+            if new:
+                payloads = await self._payloads(new)
+                batches = await asyncio.to_thread(lambda: [decode_tombstones(payload) for payload in payloads])
+                for file, batch in zip(new, batches, strict=True):
+                    self._apply(file, batch)
             self.applied = version
 
     async def hold(self, files: Sequence[File]) -> None:

@@ -5,6 +5,7 @@ Segments and blocks of the tail look alike here. Made on the loop (cheap), evalu
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -51,16 +52,19 @@ class MaskCache:
     def __init__(self, kept_max: int = 16) -> None:
         self._kept_max = kept_max
         self._masks: dict[object, Mask] = {}
+        self._lock = threading.Lock()  # searches run on several threads
 
     def get(self, key: object, rows: int, compute: Callable[[int], Mask]) -> Mask:
         """The mask of `rows` rows; `compute(start)` gives what is missing from `start` on (a block grows)."""
-        known = self._masks.pop(key, None)
+        with self._lock:
+            known = self._masks.pop(key, None)
         start = 0 if known is None else len(known)
         if start < rows:
             more = compute(start)
             known = more if known is None else np.concatenate([known, more])
         assert known is not None
-        self._masks[key] = known
-        while len(self._masks) > self._kept_max:
-            self._masks.pop(next(iter(self._masks)))
+        with self._lock:
+            self._masks[key] = known
+            while len(self._masks) > self._kept_max:
+                self._masks.pop(next(iter(self._masks)))
         return known[:rows]
