@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Sequence
 
 import pyarrow as pa
@@ -13,12 +14,15 @@ from mishards.model import Consistency, Field
 from mishards.proxy.plan import Plan
 from mishards.proxy.reading import ReadPath
 from mishards.proxy.requests import QueryRequest, QueryResult
+from mishards.proxy.scatter import PartAnswer
 from mishards.schema.keys import no_rows
 from mishards.schema.limits import check_query_window
 from mishards.schema.output import resolve_output
 from mishards.segment.ipc import from_stream
 from mishards.wire.messages import QueryPart, QueryRows
 from mishards.wire.services import ReaderService
+
+INLINE_BYTES = 256 * 1024
 
 
 class Querying:
@@ -57,9 +61,7 @@ class Querying:
         if request.count:
             total = sum(part.answer.count for part in answers)
             return QueryResult(collection=collection, output=(), rows=None, count=total, ts=reached.manifest.ts)
-        rows = in_key_order(
-            [from_stream(part.answer.rows) for part in answers], output.fields, request.limit, request.offset
-        )
+        rows = await merged(answers, output.fields, request.limit, request.offset)
         return QueryResult(
             collection=collection, output=output.names, rows=rows, count=rows.num_rows, ts=reached.manifest.ts
         )
@@ -92,8 +94,20 @@ class Querying:
             )
 
         plan, answers = await self._read_path.ask(strong, reached, ask)
-        rows = in_key_order([from_stream(part.answer.rows) for part in answers], (primary,), None, 0)
+        rows = await merged(answers, (primary,), None, 0)
         return rows.column(primary.column), plan.version
+
+
+async def merged(
+    answers: Sequence[PartAnswer[QueryRows]], fields: Sequence[Field], limit: int | None, offset: int
+) -> pa.RecordBatch:
+    """The parts' rows in key order; large ones are merged in a thread."""
+
+    def merge() -> pa.RecordBatch:
+        return in_key_order([from_stream(part.answer.rows) for part in answers], fields, limit, offset)
+
+    size = sum(len(part.answer.rows) for part in answers)
+    return merge() if size <= INLINE_BYTES else await asyncio.to_thread(merge)
 
 
 def in_key_order(

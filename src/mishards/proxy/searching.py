@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from mishards.errors import Kind, MishardsError, invalid
 from mishards.filter import compile_filter
@@ -24,6 +26,7 @@ from mishards.wire.hits import Hits, best, buffer_of, gather, unpack
 from mishards.wire.messages import FetchPart, FetchRows, SearchHits, SearchPart
 from mishards.wire.services import ReaderService
 
+INLINE_HITS = 2_000  # more are merged in a thread
 VARIABLE_BYTES = 128  # what a VARCHAR or JSON value is taken to weigh when the way of fetching is chosen
 SCALAR_BYTES = 8
 
@@ -51,14 +54,19 @@ class Searching:
 
         plan, answers = await self._read_path.ask(request, reached, ask)
         text_keys = collection.schema.primary.type is DataType.VARCHAR
-        parts = [unpack(part.answer, number, text_keys) for number, part in enumerate(answers)]
-        hits, counts = best(gather(parts, text_keys), len(request.queries), index.metric, request.limit, request.offset)
-        rows = None
-        if output.fields:
-            if direct:
-                rows = merged_rows([from_stream(part.answer.rows) for part in answers], hits, output.fields)
-            else:
-                rows = await self._fetched_rows(hits, answers, output, plan, reached)
+
+        def merge() -> tuple[Hits, NDArray[np.int32], pa.RecordBatch | None]:
+            parts = [unpack(part.answer, number, text_keys) for number, part in enumerate(answers)]
+            found = gather(parts, text_keys)
+            hits, counts = best(found, len(request.queries), index.metric, request.limit, request.offset)
+            if not (direct and output.fields):
+                return hits, counts, None
+            return hits, counts, merged_rows([from_stream(p.answer.rows) for p in answers], hits, output.fields)
+
+        candidates = len(request.queries) * (request.limit + request.offset) * len(answers)
+        hits, counts, rows = merge() if candidates <= INLINE_HITS else await asyncio.to_thread(merge)
+        if output.fields and not direct:
+            rows = await self._fetched_rows(hits, answers, output, plan, reached)
         scores = hits.scores
         if request.round_decimal >= 0:
             scores = np.round(scores, request.round_decimal).astype(np.float32)

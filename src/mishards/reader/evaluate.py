@@ -25,6 +25,7 @@ from mishards.wire.hits import Hits, best, gather
 GATHER_SHARE = 0.1  # below it the selected vectors are gathered; above it the whole matrix is scanned with a bitmap
 EXACT_FLOPS = 4e9  # multiply-adds a second of exact search on one core, for `cost_s` only
 INDEX_SEARCH_S = 2e-4  # one query on an index, for `cost_s` only
+INDEX_HIT_S = 2e-6  # ... and for each hit wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ def cost_s(sources: Sequence[Source], question: Question) -> float:
     total = 0.0
     for source in sources:
         if source.index(question.field_id, question.metric) is not None:
-            total += nq * INDEX_SEARCH_S
+            total += nq * (INDEX_SEARCH_S + question.k * INDEX_HIT_S)
         else:
             total += nq * source.rows * dim / EXACT_FLOPS
         if not question.condition.filter.is_all:

@@ -19,7 +19,7 @@ from mishards.clock import Clock
 from mishards.config import ReaderSettings
 from mishards.errors import Kind, MishardsError
 from mishards.metadata.mirror import Mirror
-from mishards.model import CollectionId, DataType, File, FileId
+from mishards.model import CollectionId, DataType, File, FileId, Schema
 from mishards.ports import IndexKind, Matrix, Storage
 from mishards.reader.cache import DiskCache
 from mishards.reader.columns import take_rows
@@ -40,6 +40,8 @@ T = TypeVar("T")
 
 INLINE_S = 0.001  # shorter work runs on the loop: handing it to a thread costs 0.3 ms (measured)
 SPLIT_S = 0.02  # longer searches of many queries are split over the pool
+INLINE_HITS = 2_000  # more are turned into an answer in the pool
+INLINE_FILTER_CHARS = 2_000
 NOTHING = memoryview(b"")
 
 
@@ -98,22 +100,26 @@ class ReaderNode:
                 k=request.k,
                 metric=request.metric,
                 params=request.params,
-                condition=Condition.of(request.filter, request.template, schema),
+                condition=await self._condition(request, schema),
                 radius=request.radius,
                 range_filter=request.range_filter,
                 text_keys=text_keys,
             )
             hits, counts = await self._search(sources, question)
-            rows = NOTHING
-            if request.output:
-                rows = to_stream(take_rows(sources, hits.sources, hits.positions, schema, request.output))
-            return pack(hits, counts, rows, text_keys, _covered(sources), self.in_flight)
+
+            def answer() -> m.SearchHits:
+                rows = NOTHING
+                if request.output:
+                    rows = to_stream(take_rows(sources, hits.sources, hits.positions, schema, request.output))
+                return pack(hits, counts, rows, text_keys, _covered(sources), self.in_flight)
+
+            return answer() if len(hits) <= INLINE_HITS else await self._in_pool(answer)
 
     async def query(self, request: m.QueryPart) -> m.QueryRows:
         async with self._admitted(request.deadline_s):
             hosted, sources = await self._sources(request.collection_id, request.version, request.files)
             schema = hosted.manifest.collection.schema
-            condition = Condition.of(request.filter, request.template, schema)
+            condition = await self._condition(request, schema)
             if request.count:
                 total = await self._in_pool(lambda: count(sources, condition))
                 return m.QueryRows(NOTHING, total, _covered(sources), self.in_flight)
@@ -202,6 +208,12 @@ class ReaderNode:
         except MishardsError:
             await self._mirror.refresh()
             return self._holdings.hosted(CollectionId(collection_id))
+
+    async def _condition(self, request: m.SearchPart | m.QueryPart, schema: Schema) -> Condition:
+        """The compiled filter; a long one is compiled in the pool."""
+        if len(request.filter) <= INLINE_FILTER_CHARS:
+            return Condition.of(request.filter, request.template, schema)
+        return await self._in_pool(lambda: Condition.of(request.filter, request.template, schema))
 
     async def _search(self, sources: list[Source], question: Question) -> tuple[Hits, np.ndarray]:
         cost = cost_s(sources, question)
