@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +21,8 @@ from mishards.model import ROLES, Role
 
 MIB = 1 << 20
 GIB = 1 << 30
+
+PREFIX = "MISHARDS_"  # of our environment variables
 
 _ROLE = "|".join(ROLES)
 _SECONDS_MAX = 366 * 24 * 3600.0
@@ -213,7 +215,7 @@ def types(struct: type[msgspec.Struct] = Settings, prefix: str = "") -> dict[str
 
 def variable(key: str) -> str:
     """The environment variable of a setting."""
-    return "MISHARDS_" + key.replace(".", "_").upper()
+    return PREFIX + key.replace(".", "_").upper()
 
 
 def flag(key: str) -> str:
@@ -240,12 +242,12 @@ def _from_file(file: Path | None) -> Iterator[tuple[str, Any, str]]:
 def _from_environment(environment: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
     keys = {variable(key): key for key in types()}
     for name in sorted(environment):
-        if not name.startswith("MISHARDS_") or name.startswith(("MISHARDS_BENCH_", "MISHARDS_TEST_")):
+        if not name.startswith(PREFIX) or name.startswith(("MISHARDS_BENCH_", "MISHARDS_TEST_")):
             continue
         if name in keys:
             yield keys[name], environment[name], f"environment {name}"
         elif name != "MISHARDS_CONFIG":
-            raise SetupError(f"unknown environment variable {name}{_nearest(name, keys)}")
+            raise SetupError(f"unknown environment variable {name}{_nearest(name, keys, PREFIX)}")
 
 
 def _from_flags(flags: Mapping[str, Any]) -> Iterator[tuple[str, Any, str]]:
@@ -308,6 +310,8 @@ def _unknown(key: str, origin: str, known: Mapping[str, Any]) -> str:
     return f"unknown setting '{key}' ({origin}){_nearest(key, known)}"
 
 
-def _nearest(name: str, known: Mapping[str, Any]) -> str:
-    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-    return f"; the nearest is {nearest[0]}" if nearest else ""
+def _nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """What to say about an unknown name, all of which begin with `prefix`."""
+    rests = [other.removeprefix(prefix) for other in known]
+    nearest = difflib.get_close_matches(name.removeprefix(prefix), rests, n=1, cutoff=0.5)
+    return f"; the nearest is {prefix}{nearest[0]}" if nearest else "; `mishards config show` lists all"

@@ -104,6 +104,10 @@ class MetadataStore(Protocol):
         name is taken."""
         ...
 
+    async def replace_collections(self, pairs: Sequence[tuple[Collection, Collection]]) -> None:
+        """`replace_collection` of each (old, new), all or none; a name that one of them frees another may claim."""
+        ...
+
     async def drop_collection(self, collection_id: CollectionId) -> None:
         """Free its names; no commit succeeds any more. Idempotent."""
         ...
@@ -172,6 +176,11 @@ class MetadataStore(Protocol):
 
     async def forget_collection(self, collection_id: CollectionId) -> None:
         """Delete every record of a dropped collection."""
+        ...
+
+    async def forget_commits(self, older_than_s: float, keep: int) -> int:
+        """Delete commit records of that age, but of each collection the newest `keep`, and not all at once; how many.
+        The state that they led to stays."""
         ...
 
 

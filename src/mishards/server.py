@@ -64,6 +64,7 @@ class Server:
         self._parts = AsyncExitStack()
         self._services: dict[str, Any] = {}
         self._doors: list[Any] = []
+        self._proxy: ProxyNode | None = None
         self._draining = False
         self._started_s = 0.0
 
@@ -224,7 +225,7 @@ class Server:
         )
         await reader.start()
         parts.push_async_callback(reader.stop)
-        self._services["reader"] = reader
+        self._serve("reader", reader, parts)
 
     async def _start_writer(
         self,
@@ -250,7 +251,7 @@ class Server:
         )
         await writer.start()
         parts.push_async_callback(writer.stop)
-        self._services["writer"] = writer
+        self._serve("writer", writer, parts)
 
     async def _start_builder(
         self,
@@ -294,7 +295,7 @@ class Server:
         )
         await proxy.start()
         parts.push_async_callback(proxy.stop)
-        self._services["proxy"] = proxy
+        self._proxy = proxy
         door = MilvusDoor(proxy, self.settings.proxy, self._clock, __version__, share_port=not self.standalone)
         self.milvus_port = await door.start(self.settings.host, self.settings.port)
         parts.push_async_callback(door.stop, DOOR_GRACE_S)
@@ -307,6 +308,11 @@ class Server:
         door = HttpDoor(health_app(self._not_ready))
         self.http_port = await door.start(self.settings.host, self.settings.http_port)
         parts.push_async_callback(door.stop)
+
+    def _serve(self, name: str, service: object, parts: AsyncExitStack) -> None:
+        """Let others ask it; before it stops they are told that it is not here (UNAVAILABLE), and go elsewhere."""
+        self._services[name] = service
+        parts.callback(self._services.pop, name)
 
     # ------------------------------------------------------------------------------------------------------ state
 
@@ -322,8 +328,7 @@ class Server:
 
     def _not_ready(self) -> list[str]:
         """Why no traffic should come here; empty when it may."""
-        proxy: ProxyNode | None = self._services.get("proxy")
-        reasons = [] if proxy is None else proxy.unhealthy()
+        reasons = [] if self._proxy is None else self._proxy.unhealthy()
         return ["draining", *reasons] if self._draining else reasons
 
     def _others_take_over(self) -> bool:

@@ -46,6 +46,37 @@ async def test_failures_of_the_service_are_statuses_with_their_words(served: Ser
     assert not caught.value.is_input_error
 
 
+async def test_a_long_reason_is_cut(served: Served) -> None:
+    """A reason that quotes a request of a megabyte does not send it all back."""
+    served.proxy.fail("collection", MishardsError(Kind.INTERNAL, "x" * 1_000_000))
+
+    with pytest.raises(MilvusException) as caught:
+        await served.run(lambda c: c.describe_collection("a"))
+
+    assert len(caught.value.message) == 4096
+
+
+@pytest.mark.parametrize("document", [b"{", b'"\xff"', b"[" * 5000 + b"]" * 5000])
+async def test_broken_json_is_refused(document: bytes) -> None:
+    """JSON that is malformed or nested without end, as parameter or template value, is code 1100, no internal error."""
+    proxy = FakeProxy()
+    dispatcher = Dispatcher(milvus_calls(proxy, Workers(), proxy.clock, "0"), 1 << 20)
+    params = [common_pb2.KeyValuePair(key="params", value=document.decode(errors="replace"))]
+    search = milvus_pb2.SearchRequest(collection_name="a", search_params=params)
+    index = milvus_pb2.CreateIndexRequest(collection_name="a", extra_params=params)
+    query = milvus_pb2.QueryRequest(collection_name="a", expr="j in {v}")
+    query.expr_template_values["v"].array_val.json_data.data.append(document)
+
+    answers = [
+        milvus_pb2.SearchResults.FromString(await dispatcher.answer("Search", search.SerializeToString(), {}, None)),
+        milvus_pb2.QueryResults.FromString(await dispatcher.answer("Query", query.SerializeToString(), {}, None)),
+    ]
+    created = await dispatcher.answer("CreateIndex", index.SerializeToString(), {}, None)
+    statuses = [*(answer.status for answer in answers), common_pb2.Status.FromString(created)]
+
+    assert [status.code for status in statuses] == [1100] * 3
+
+
 async def test_every_method_of_the_service_answers_with_a_status() -> None:
     """Methods that are not served answer code 10 in their own response type; none raises, whatever the payload."""
     proxy = FakeProxy()

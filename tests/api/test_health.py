@@ -37,7 +37,7 @@ async def test_a_taken_port_is_a_setup_error() -> None:
     first, second = HttpDoor(health_app(list)), HttpDoor(health_app(list))
     port = await first.start("127.0.0.1", 0)
 
-    with pytest.raises(SetupError, match=f"cannot listen on 127.0.0.1:{port}"):
+    with pytest.raises(SetupError, match=f"cannot listen on 127.0.0.1:{port}: Address already in use$"):
         await second.start("127.0.0.1", port)
     await second.stop()
     await first.stop()

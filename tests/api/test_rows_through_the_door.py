@@ -220,6 +220,7 @@ async def test_consistency_travels_as_the_client_means_it(served: Served) -> Non
         ({"data": ["text"]}, "searching with VarChar is not supported", 3000),
         ({"data": [np.zeros(DIM, np.float16)]}, "searching with Float16Vector", 3000),
         ({"search_params": {"params": {"radius": "x"}}}, r"radius \[x\] is invalid", 1100),
+        ({"search_params": {"round_decimal": 7}}, r"round_decimal \[7\] is invalid", 1100),
         ({"output_fields": ["count(*)", "t"]}, r"aggregate count\(\*\)", 3000),
     ],
 )

@@ -2,10 +2,11 @@
 
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from mishards.cli.cluster import command, hold_port
+from mishards.cli.cluster import command, hold_port, run
 from mishards.config import Settings
 from mishards.errors import SetupError
 
@@ -70,3 +71,11 @@ def test_unknown_host_is_refused() -> None:
     """An address that is not this machine's is refused by name."""
     with pytest.raises(SetupError, match=r"cannot listen on 192\.0\.2\.1:0: "):
         hold_port("192.0.2.1", 0).__enter__()
+
+
+def test_fixed_wire_port_is_refused(tmp_path: Path) -> None:
+    """Nodes on one machine cannot share a wire port, so a fixed one is refused before any starts."""
+    with pytest.raises(SetupError, match="wire_port = 7 cannot be had by every node of a cluster"):
+        run(Settings(data=str(tmp_path / "data"), wire_port=7), {"proxy": 1}, None)
+
+    assert not (tmp_path / "data").exists()

@@ -144,6 +144,12 @@ def test_unknown_names_are_refused_with_the_nearest(tmp_path: Path) -> None:
     )
 
 
+def test_a_name_like_no_other_gets_no_guess(tmp_path: Path) -> None:
+    """Where no known name is near, the command that lists them is named."""
+    assert refusal(tmp_path, "xyz = 1").endswith("; `mishards config show` lists all")
+    assert refusal(tmp_path, environment={"MISHARDS_XYZ": "1"}).endswith("; `mishards config show` lists all")
+
+
 def test_unreadable_file_is_refused(tmp_path: Path) -> None:
     """A settings file that is missing or no TOML is an error that names it."""
     with pytest.raises(SetupError, match=r"cannot read the configuration file .*none\.toml: No such file"):

@@ -15,9 +15,12 @@ class MembersOnly:
         self.beats: asyncio.Queue[Member] = asyncio.Queue()
         self.forgotten: asyncio.Queue[NodeId] = asyncio.Queue()
         self.down = False
+        self.frozen = False  # can be read, not written
 
     async def beat(self, member: Member) -> None:
         self._check()
+        if self.frozen:
+            raise MishardsError(Kind.METADATA_UNAVAILABLE, "database is locked")
         self.records[member.id] = member
         self.beats.put_nowait(member)
 

@@ -73,6 +73,26 @@ async def test_outage_keeps_the_view() -> None:
     await discovery.close()
 
 
+async def test_who_cannot_beat_does_not_judge() -> None:
+    """While nobody's beats can be written, nobody leaves; afterwards a member that stays silent does."""
+    store = MembersOnly()
+    mine, other = connect(store, 0.05), connect(store)
+    await other.register(member("b"))
+    await mine.register(member("a"))
+    watch = mine.watch()
+    assert await next_of(watch) == ["a", "b"]
+
+    store.frozen = True
+    await other.close()
+    waiting = asyncio.ensure_future(next_of(watch))
+    await asyncio.wait([waiting], timeout=0.2)
+    assert not waiting.done()
+
+    store.frozen = False
+    assert await waiting == ["a"]
+    await mine.close()
+
+
 async def test_long_dead_record_is_deleted() -> None:
     """A record that was silent for a hundred time-outs is removed from the service."""
     store = MembersOnly()

@@ -395,3 +395,30 @@ async def test_without_the_service_a_mirror_does_not_start(door: Door, clock: Fa
 
     await refused(Kind.UNAVAILABLE, waiting)
     await refused(Kind.UNAVAILABLE, mirror.refresh())
+
+
+async def test_what_is_deleted_early_is_forgotten(mirror: Mirror, door: Door) -> None:
+    """A file whose record is deleted sooner than this process forgets it is GONE once; then it is forgotten here, with
+    all that were removed before it, for a layout that lacks one tombstone would bring rows back."""
+    await door.store.commit(a_commit("u2", a_file(3, FileKind.TOMBSTONES), a_file(4), removed=(2,)))
+    await door.store.commit(a_commit("u3", removed=(3,)))
+    await door.store.commit(a_commit("u4", removed=(4,)))
+    await mirror.refresh()
+    assert set(books(mirror).files) == {1, 2, 3, 4}
+    await door.store.forget_files([FileId(3)])
+
+    gone = await refused(Kind.GONE, mirror.payloads([books(mirror).files[FileId(3)]]))
+
+    assert gone.detail == "3"
+    assert set(books(mirror).files) == {1, 4}
+    assert books(mirror).oldest == 3
+
+
+async def test_a_deleted_file_whose_removal_is_news(mirror: Mirror, door: Door) -> None:
+    """When a live file is gone, the mirror asks what happened."""
+    await door.store.commit(a_commit("u2", removed=(1,)))
+    await door.store.forget_files([FileId(1)])
+
+    await refused(Kind.GONE, mirror.payload(books(mirror).files[FileId(1)]))
+
+    await until(lambda: set(books(mirror).files) == {2})

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -129,3 +132,18 @@ def test_census_while_rows_change(server: Server, name: str) -> None:
     assert all(checker.censuses >= 10 for checker in checkers)
     present = reading.query(name, filter=f"group == {FLICKERING}", consistency_level="Strong")
     assert len(present) == (GROUP_ROWS if writer.generation % 2 else 0)
+
+
+@pytest.mark.timeout(180)
+def test_census_under_faults() -> None:
+    """While processes of a cluster are killed and paused, readers join, and collections come and go, every answer is
+    right and every acknowledged write is there at the end (I5 to I8, I10, I11, I15)."""
+    chaos = Path(__file__).parents[2] / "tools" / "chaos.py"
+    done = subprocess.run(
+        [sys.executable, str(chaos), "--seed", "7", "--seconds", "5", "--pause", "0.5", "--writers", "2"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, "\n".join(line for line in done.stdout.splitlines() if line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -13,8 +14,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 from making import make_collection
-from pymilvus import MilvusClient, MilvusException
-from servers import Server, eventually
+from pymilvus import DataType, MilvusClient, MilvusException
+from servers import Server, eventually, run_mishards
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(180)]
 
@@ -186,6 +187,48 @@ def test_a_paused_writer_changes_nothing_when_it_wakes(cluster: Server) -> None:
     assert [row["id"] for row in rows] == list(range(40))
     client.drop_collection("paused")
     client.close()
+
+
+def test_writers_take_over_from_each_other(launch: Callable[..., Server]) -> None:
+    """Of two writers first one is killed, then one is paused past its lease, while rows are replaced: every shard takes
+    writes again, each row is there once as it was last acknowledged, and rows that nobody owns are sealed."""
+    server = launch("cluster", "--writers", "2", "--readers", "1")
+    client = server.client(timeout=30.0)
+    fields = {"number": {"datatype": DataType.INT64}}
+    make_collection(client, "shared", dim=4, fields=fields, num_shards=3)
+    acknowledged = 0
+
+    def write(number: int) -> None:
+        nonlocal acknowledged
+        rows = [{"id": key, "vector": [1.0, float(key), 0.0, 0.0], "number": number} for key in range(60)]
+        client.upsert("shared", rows)
+        acknowledged = number
+
+    def check() -> None:
+        rows = client.query("shared", filter="id >= 0", output_fields=["number"], consistency_level="Strong")
+        assert [(row["id"], row["number"]) for row in rows] == [(key, acknowledged) for key in range(60)]
+
+    write(1)
+    server.kill_member("writer")
+    write(2)
+    check()
+    paused = int(server.members("writer")[-1]["pid"])
+    os.kill(paused, signal.SIGSTOP)
+    resume = threading.Timer(3.0, os.kill, (paused, signal.SIGCONT))  # past the lease of 2 s
+    resume.start()
+    write(3)
+    resume.join()
+    check()
+
+    eventually(lambda: _fresh_rows(server, "shared") == 0, 30, "sealing of all fresh rows")
+    check()
+    client.close()
+
+
+def _fresh_rows(server: Server, name: str) -> int:
+    done = run_mishards("topology", name, "--json", "--data", str(server.data))
+    assert done.returncode == 0, done.stderr
+    return sum(int(tail["rows"]) for tail in json.loads(done.stdout)["tails"])
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGTERM])

@@ -1,6 +1,7 @@
 """Definitions carried out against a real store, also against others who define at the same time."""
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -70,18 +71,20 @@ async def test_a_race_for_a_name_has_one_winner(house: House) -> None:
 
 
 async def test_a_moved_alias_survives_a_lost_race(house: House) -> None:
-    """When the claim of a freed alias loses a race, it is claimed by the next try."""
+    """When the new holder of an alias changes meanwhile, the old one keeps it until the next try moves it."""
     async with house.writer() as writer:
         books, films = await writer.create(), await writer.create(name="films")
         await writer.define(d.CreateAlias(database="default", collection="books", alias="best"))
 
-        async def race(old: Collection, new: Collection) -> None:
-            if old.id == films.id:
-                writer.store.replace_collection = writer.store.inner.replace_collection
-                await writer.store.inner.replace_collection(old, replace(old, updated_ts=old.updated_ts + 1))
-            await writer.store.inner.replace_collection(old, new)
+        async def race(pairs: Sequence[tuple[Collection, Collection]]) -> None:
+            writer.store.replace_collections = writer.store.inner.replace_collections
+            await writer.store.inner.replace_collection(films, replace(films, updated_ts=films.updated_ts + 1))
+            with pytest.raises(MishardsError):
+                await writer.store.inner.replace_collections(pairs)
+            assert (await described(writer, "best")).id == books.id
+            await writer.store.inner.replace_collections(pairs)
 
-        writer.store.replace_collection = race
+        writer.store.replace_collections = race
         await writer.define(d.AlterAlias(database="default", collection="films", alias="best"))
 
         assert (await described(writer, "best")).id == films.id

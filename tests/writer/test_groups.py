@@ -151,6 +151,21 @@ async def test_settling_waits_for_what_was_there(groups: Groups, commit: HeldCom
     await groups.settle(CollectionId(1))
 
 
+async def test_giving_up_settling_changes_nothing(groups: Groups, commit: HeldCommit) -> None:
+    """When the caller who settles goes away, the writes he waited for are answered and later ones are committed."""
+    answers = [await begin(groups, commit), groups.submit(write())]
+    settling = asyncio.create_task(groups.settle(CollectionId(1)))
+    await asyncio.sleep(0)
+
+    settling.cancel()
+    await asyncio.gather(settling, return_exceptions=True)
+
+    for _ in range(3):
+        commit.free.release()
+    assert [(await answer).version for answer in answers] == [1, 2]
+    assert (await groups.submit(write())).version == 3
+
+
 async def test_stopping_finishes_what_is_in_flight(groups: Groups, commit: HeldCommit) -> None:
     """A stop waits for the commit in flight and refuses what waits and what comes."""
     first = await begin(groups, commit)

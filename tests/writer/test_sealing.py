@@ -199,3 +199,59 @@ async def test_many_fresh_files_are_sealed_in_the_background(house: House) -> No
         await sealed.wait()
         assert writer.live(books, FileKind.ROWS) == []
         assert len(await writer.found(books)) == 3
+
+
+async def test_fresh_rows_without_an_owner_are_sealed(house: House) -> None:
+    """Rows whose writer has stopped are sealed by another one in a while, which does not become the owner by that."""
+    async with house.writer("w1") as first:
+        books = await first.create(shards=2)
+        await first.write(books, insert([2], "a", 0), insert([1], "b", 1))
+    async with house.writer("w2", settings=replace(QUIET, seal_age_s=10.0)) as second:
+        background = second.node._background
+        await background.adopt()
+        house.clock.advance(29.9)
+        await background.adopt()
+        assert len(second.live(books, FileKind.ROWS)) == 2
+
+        house.clock.advance(0.2)
+        await background.adopt()
+
+        assert second.live(books, FileKind.ROWS) == []
+        assert sorted((await second.found(books)).values(), key=str) == ["a", "b"]
+        assert await second.store.leases("") == []
+
+
+async def test_fresh_rows_of_others_are_left_to_them(house: House) -> None:
+    """A writer does not seal the shard of another one who holds its lease, however old the rows are."""
+    async with (
+        house.writer("w1") as owner,
+        house.writer("w2", settings=replace(QUIET, seal_age_s=10.0)) as other,
+    ):
+        books = await owner.create()
+        await owner.write(books, insert([1]))
+        await other.mirror.refresh()
+
+        for _ in range(2):
+            await other.node._background.adopt()
+            house.clock.advance(100.0)
+
+        assert len(other.live(books, FileKind.ROWS)) == 1
+
+
+async def test_two_writers_may_adopt_at_once(house: House) -> None:
+    """When two writers seal the same orphaned rows at once, each row is found once (I19)."""
+    settings = replace(QUIET, seal_age_s=10.0)
+    async with house.writer("w1") as first:
+        books = await first.create(shards=3)
+        await first.write(books, *(insert([key], str(key), key % 3) for key in (3, 1, 2)))
+    async with house.writer("w2", settings) as second, house.writer("w3", settings) as third:
+        for writer in (second, third):
+            await writer.node._background.adopt()
+        house.clock.advance(100.0)
+
+        await asyncio.gather(second.node._background.adopt(), third.node._background.adopt())
+
+        for writer in (second, third):
+            await writer.mirror.refresh()
+            assert writer.live(books, FileKind.ROWS) == []
+            assert sorted((await writer.found(books)).values(), key=str) == ["1", "2", "3"]

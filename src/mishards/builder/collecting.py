@@ -17,6 +17,8 @@ from mishards.ports import MetadataStore, Storage
 
 LEASE = "gc"
 FILES_MAX = 1_000  # collected in one round (P15)
+COMMITS_KEPT = 1_000  # newest of each collection, and all of the last day: whoever asks for a lost commit asks soon
+COMMITS_AGE_S = 86_400.0
 REMOVED_MAX = 100_000  # records that are read to learn what expired segments share with younger ones (P15)
 
 log = structlog.get_logger()
@@ -41,6 +43,7 @@ class Collector:
         """One round: how many records went. Nothing while another node is at it."""
         try:
             async with self._claims.hold(LEASE):
+                await self._store.forget_commits(COMMITS_AGE_S, COMMITS_KEPT)
                 return await self._collect_collections() + await self._collect_files()
         except MishardsError as error:
             if error.kind is Kind.LEASE_HELD:

@@ -26,6 +26,8 @@ from mishards.errors import SetupError
 
 def run(settings: Settings, counts: Mapping[str, int], config_file: Path | None) -> None:
     """Run `counts` processes of each role until a signal ends them all. SetupError when one cannot start."""
+    if settings.wire_port:
+        raise SetupError(f"wire_port = {settings.wire_port} cannot be had by every node of a cluster; leave it at 0")
     data = data_dir(settings)
     with claim_data_dir(data, "mishards cluster"), hold_port(settings.host, settings.port) as port:
         children = [
@@ -79,7 +81,7 @@ def _bound(host: str, port: int) -> socket.socket:
 
 def _announce(children: list[Child]) -> None:
     doors = dict(re.findall(r"\b(milvus|http)=(\S+)", children[0].ready_line))  # a proxy is the first
-    print("mishards cluster ready: " + " ".join(f"{door} {url}" for door, url in doors.items()), flush=True)
+    print("mishards cluster ready: " + " ".join(f"{door}={url}" for door, url in doors.items()), flush=True)
     rows = [(child.name, child.name.partition("-")[0], child.pid) for child in children]
     show.processes(rows, Console(stderr=True, highlight=False))
 

@@ -10,9 +10,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -21,7 +18,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -32,16 +29,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from mishards.cli.demo_cluster import PROXIES, READERS, SEGMENT_ROWS, STOP_WAIT_S, Cluster, DemoError
+
 COLLECTION = "packages"
-READERS = 3
-PROXIES = 2
 REPLICAS = 2
 K = 10
 BATCH_ROWS = 250
 QUERY_THREADS = 3
-START_WAIT_S = 40.0
-STOP_WAIT_S = 10.0
-LOG_LINES_SHOWN = 20
 OUTPUT = ["name", "summary"]
 SHOWN = (  # position in queries.json, filter
     (1, ""),
@@ -52,21 +46,11 @@ SHOWN = (  # position in queries.json, filter
 )
 
 
-class DemoError(Exception):
-    """The demo cannot go on; `log` holds the last lines of what may say why."""
-
-    def __init__(self, message: str, log: Path | None = None) -> None:
-        super().__init__(message)
-        text = log.read_text(errors="replace") if log is not None and log.exists() else ""
-        self.log = text.splitlines()[-LOG_LINES_SHOWN:]
-
-
-def demo(
-    keep: Annotated[bool, typer.Option("--keep", help="Leave the cluster running until Ctrl-C.")] = False,
-    seconds: Annotated[float, typer.Option(min=3.0, help="How long queries run through the failures.")] = 10.0,
-) -> None:
-    """Show the main job end to end on this machine: a cluster, real data, a killed reader, a new one."""
+def demo(keep: bool, seconds: float) -> None:
+    """Tell the story, with queries that run for `seconds` through the failures; `keep`: then wait for Ctrl-C."""
     console = Console(width=80, highlight=False)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)  # end the cluster too
     try:
         failed = _tell(console, keep, seconds)
     except DemoError as error:
@@ -108,6 +92,9 @@ def _tell(console: Console, keep: bool, seconds: float) -> int:
 
         _title(console, f"5. {seconds:.0f} seconds of queries while a reader is killed and another one joins")
         failed = _survive(console, stack, cluster, data, seconds)
+
+        _title(console, "6. Who holds what now")
+        console.print(escape(cluster.command("topology", COLLECTION)))
 
         if keep:
             _title(console, f"The cluster keeps running on {cluster.uri}")
@@ -170,6 +157,8 @@ def _load(console: Console, client: MilvusClient, data: DemoData) -> None:
         for start in range(0, len(data.names), BATCH_ROWS):
             count = client.insert(COLLECTION, data.rows(start, start + BATCH_ROWS))["insert_count"]
             progress.advance(task, count)
+            if (start + BATCH_ROWS) % SEGMENT_ROWS == 0:
+                client.flush(COLLECTION)
 
     def step(text: str, act: Callable[[], Any]) -> None:
         began = time.perf_counter()
@@ -178,7 +167,7 @@ def _load(console: Console, client: MilvusClient, data: DemoData) -> None:
 
     index = client.prepare_index_params()
     index.add_index("vector", index_type="HNSW", metric_type="COSINE", params={"M": 16, "efConstruction": 200})
-    step("flush: fresh rows become segments", lambda: client.flush(COLLECTION))
+    step(f"flush: each {SEGMENT_ROWS:,} rows are a segment", lambda: client.flush(COLLECTION))
     step("create an HNSW index", lambda: client.create_index(COLLECTION, index))
     step(f"load with {REPLICAS} replicas", lambda: client.load_collection(COLLECTION, replica_number=REPLICAS))
     counted = client.query(COLLECTION, output_fields=["count(*)"], consistency_level="Strong")[0]["count(*)"]
@@ -280,7 +269,7 @@ def _survive(console: Console, stack: ExitStack, cluster: Cluster, data: DemoDat
         say(f"reader {newcomer} joins")
 
         time.sleep(max(0.0, seconds - (time.monotonic() - began)))
-        say(f"{len(cluster.members('reader'))} readers are in the cluster")
+        say(f"{len(cluster.members('reader'))} readers: the killed one was started again")
 
     return _report(console, data, tallies, seconds)
 
@@ -302,101 +291,6 @@ def _report(console: Console, data: DemoData, tallies: list[Tally], seconds: flo
     for error in errors[:3]:
         console.print(f"  [red]{escape(error)}[/]")
     return len(errors)
-
-
-# ------------------------------------------------------------------------------------------------------------- cluster
-
-
-@dataclass(frozen=True, slots=True)
-class Cluster:
-    """The processes, started by `mishards cluster` in a folder of their own."""
-
-    folder: Path
-    port: int
-    process: subprocess.Popen[bytes]
-
-    @property
-    def uri(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    @property
-    def log(self) -> Path:
-        return self.folder / "cluster.log"
-
-    @classmethod
-    @contextmanager
-    def running(cls, folder: Path) -> Iterator[Cluster]:
-        """A cluster that is ready; stopped at the end."""
-        port = _free_port()
-        arguments = ["cluster", "--data", str(folder / "data"), "--port", str(port), "--http-port", "0"]
-        arguments += ["--proxies", str(PROXIES), "--readers", str(READERS)]
-        with _process(arguments, folder / "cluster.log", "mishards cluster ready") as process:
-            yield cls(folder, port, process)
-
-    @contextmanager
-    def joined_reader(self) -> Iterator[str]:
-        """The node id of one more reader, started by hand as an operator would on another machine."""
-        name = "newcomer"
-        data = self.folder / "data"
-        arguments = ["serve", "--role", "reader", "--node-id", name, "--data", str(self.folder / name)]
-        arguments += ["--metadata", f"sqlite:///{data}/metadata.db", "--storage", f"file://{data}/storage"]
-        with _process([*arguments, "--http-port", "0"], self.folder / f"{name}.log", "mishards ready"):
-            yield name
-
-    def output(self) -> list[str]:
-        """What `mishards cluster` printed: the ready line and the table of processes."""
-        lines = self.log.read_text(errors="replace").splitlines()
-        first = next(i for i, line in enumerate(lines) if "mishards cluster ready" in line)
-        return lines[first:]
-
-    def command(self, *arguments: str) -> str:
-        """What a `mishards` command about this cluster prints."""
-        done = subprocess.run(
-            [sys.executable, "-m", "mishards", *arguments, "--data", str(self.folder / "data")],
-            capture_output=True,
-            text=True,
-            timeout=START_WAIT_S,
-            check=False,
-        )
-        if done.returncode:
-            raise DemoError(f"mishards {' '.join(arguments)}: {done.stderr.strip()}", self.log)
-        return done.stdout.rstrip()
-
-    def members(self, role: str) -> list[dict[str, Any]]:
-        """The live processes of a role, as `mishards status --json` lists them."""
-        members = json.loads(self.command("status", "--json"))["members"]
-        return [member for member in members if role in member["roles"]]
-
-
-@contextmanager
-def _process(arguments: list[str], log: Path, ready: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A `mishards` process that printed its ready line; terminated at the end."""
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "mishards", *arguments], stdout=output, stderr=subprocess.STDOUT
-        )
-    try:
-        deadline = time.monotonic() + START_WAIT_S
-        while ready not in log.read_text(errors="replace"):
-            if process.poll() is not None:
-                raise DemoError(f"mishards {arguments[0]} ended with exit code {process.returncode}", log)
-            if time.monotonic() > deadline:
-                raise DemoError(f"mishards {arguments[0]} is not ready after {START_WAIT_S:.0f} s", log)
-            time.sleep(0.05)
-        yield process
-    finally:
-        process.terminate()
-        try:
-            process.wait(STOP_WAIT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _title(console: Console, text: str) -> None:

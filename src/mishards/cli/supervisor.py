@@ -64,7 +64,7 @@ class Child:
     def send(self, number: signal.Signals) -> None:
         if self.process is not None and self.process.returncode is None:
             with suppress(ProcessLookupError):
-                self.process.send_signal(number)
+                os.kill(self.process.pid, number)  # Popen.send_signal may reap the child, which asyncio then misses
 
 
 class Supervisor:
@@ -139,7 +139,7 @@ class Supervisor:
             stderr=PIPE,
             limit=LINE_BYTES_MAX,
             process_group=0,  # Ctrl-C reaches the supervisor alone, which passes it on
-            preexec_fn=_dying_with_parent(),
+            preexec_fn=dying_with_parent(),
         )
         if self._stopping.is_set():  # while it was being started
             child.send(signal.SIGTERM)
@@ -188,7 +188,7 @@ def _how(code: int) -> str:
     return f"by signal {-code}" if code < 0 else f"with exit code {code}"
 
 
-def _dying_with_parent() -> Callable[[], None] | None:
+def dying_with_parent() -> Callable[[], None] | None:
     """What the child does before its program: ask the kernel to be killed when this process ends (Linux only)."""
     if sys.platform != "linux":
         return None

@@ -1,7 +1,8 @@
 """Discovery through the metadata service, `metadata://`: no further service to run.
 
 Every node writes its record each `beat_s` with its `beat` counted up; every watcher reads all records each `poll_s` and
-judges by `Presence` who lives. While the service is down the last view stays (P14) and the beats are tried again.
+judges by `Presence` who lives. While the service is down the last view stays (P14) and the beats are tried again; also
+while it can be read but not written: who cannot beat himself learns nothing from the silence of others.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class DatabaseDiscovery:
         self._context = context
         self._mine: dict[NodeId, Member] = {}
         self._writing = asyncio.Lock()  # no beat in flight may bring back a member that was just forgotten
+        self._beaten_s = 0.0  # monotonic, when a beat was last written
         self._beating: asyncio.Task[None] | None = None
         self._closed = asyncio.Event()
 
@@ -64,13 +66,8 @@ class DatabaseDiscovery:
         presence = Presence(context.member_timeout_s, probation_s, step_s=2 * context.poll_s)
         last: list[Member] | None = None
         while not self._closed.is_set():
-            try:
-                live = presence.observe(await context.store.members(), context.clock.monotonic_s())
-                for node in presence.silent_for(FORGET_TIMEOUTS * context.member_timeout_s):
-                    await context.store.forget_member(node)
-            except MishardsError as error:
-                log.debug("members unknown", error=error.message)
-            else:
+            live = await self._look(presence)
+            if live is not None:
                 shape = [replace(member, beat=0) for member in live]
                 if shape != last:
                     last = shape
@@ -85,6 +82,25 @@ class DatabaseDiscovery:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._beating
 
+    async def _look(self, presence: Presence) -> tuple[Member, ...] | None:
+        """The live members; None when nothing can be learned now."""
+        context = self._context
+        try:
+            recorded = await context.store.members()
+            if not self._can_beat():
+                return None
+            live = presence.observe(recorded, context.clock.monotonic_s())
+            for node in presence.silent_for(FORGET_TIMEOUTS * context.member_timeout_s):
+                await context.store.forget_member(node)
+        except MishardsError as error:
+            log.debug("members unknown", error=error.message)
+            return None
+        return live
+
+    def _can_beat(self) -> bool:
+        """Whether our own beats arrive, or we have none to write."""
+        return not self._mine or self._context.clock.monotonic_s() - self._beaten_s <= 2 * self._context.beat_s
+
     async def _beat_on(self) -> None:
         while not self._closed.is_set():
             await self._pause(self._context.beat_s)
@@ -96,6 +112,7 @@ class DatabaseDiscovery:
                 self._mine[node] = member = replace(self._mine[node], beat=self._mine[node].beat + 1)
                 try:
                     await self._context.store.beat(member)
+                    self._beaten_s = self._context.clock.monotonic_s()
                 except MishardsError as error:
                     log.warning("heartbeat failed", node=node, error=error.message)
 

@@ -28,22 +28,18 @@ def create_collection(connection: Connection, collection: Collection) -> None:
     connection.execute(insert(collections).values(id=collection.id, **start, **_columns(collection)))
 
 
-def replace_collection(connection: Connection, old: Collection, new: Collection) -> None:
-    live = (collections.c.id == old.id) & (collections.c.state == LIVE)
-    updated_ts = connection.scalar(select(collections.c.updated_ts).where(live).with_for_update())
-    if updated_ts is None:
-        raise collection_not_found(old.name, old.database)
-    if updated_ts != old.updated_ts:
-        message = f"collection {old.name} has changed: schema timestamp {updated_ts}, expected {old.updated_ts}"
-        raise MishardsError(Kind.CONFLICT, message)
-    before, after = _names_of(old), _names_of(new)
-    for name in before - after:
-        _free(connection, old.id, name)
-    for name in after - before:
-        _claim(connection, new.id, name)
-    connection.execute(
-        update(collections).where(collections.c.id == old.id).values(ddl=collections.c.ddl + 1, **_columns(new))
-    )
+def replace_collections(connection: Connection, pairs: Sequence[tuple[Collection, Collection]]) -> None:
+    for old, _ in sorted(pairs, key=lambda pair: pair[0].id):  # one order of locks for everybody
+        _lock(connection, old)
+    for old, new in pairs:
+        for name in _names_of(old) - _names_of(new):
+            _free(connection, old.id, name)
+    for old, new in pairs:
+        for name in _names_of(new) - _names_of(old):
+            _claim(connection, new.id, name)
+        connection.execute(
+            update(collections).where(collections.c.id == old.id).values(ddl=collections.c.ddl + 1, **_columns(new))
+        )
 
 
 def drop_collection(connection: Connection, collection_id: CollectionId) -> None:
@@ -88,7 +84,8 @@ def forget_collection(connection: Connection, collection_id: CollectionId) -> No
     connection.execute(delete(payloads).where(payloads.c.file_id.in_(its_files)))
     connection.execute(delete(files).where(files.c.collection_id == collection_id))
     connection.execute(delete(commits).where(commits.c.collection_id == collection_id))
-    connection.execute(delete(leases).where(leases.c.name.startswith(f"shard/{collection_id}/", autoescape=True)))
+    for prefix in (f"shard/{collection_id}/", f"task/{collection_id}/"):
+        connection.execute(delete(leases).where(leases.c.name.startswith(prefix, autoescape=True)))
     connection.execute(delete(collections).where(collections.c.id == collection_id))
 
 
@@ -110,6 +107,17 @@ def _columns(collection: Collection) -> dict[str, Any]:
         "updated_ts": collection.updated_ts,
         "document": msgspec.json.encode(collection).decode(),
     }
+
+
+def _lock(connection: Connection, old: Collection) -> None:
+    """CONFLICT unless the collection is as `old`."""
+    live = (collections.c.id == old.id) & (collections.c.state == LIVE)
+    updated_ts = connection.scalar(select(collections.c.updated_ts).where(live).with_for_update())
+    if updated_ts is None:
+        raise collection_not_found(old.name, old.database)
+    if updated_ts != old.updated_ts:
+        message = f"collection {old.name} has changed: schema timestamp {updated_ts}, expected {old.updated_ts}"
+        raise MishardsError(Kind.CONFLICT, message)
 
 
 def _free(connection: Connection, collection_id: CollectionId, name: _Name) -> None:

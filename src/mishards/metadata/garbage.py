@@ -1,4 +1,4 @@
-"""What may be deleted: records of files that were removed (P12). Each function is one unit of work."""
+"""What may be deleted: records of removed files (P12), and of commits long ago. Each function is one unit of work."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, delete, func, select, update
 
+from mishards.clock import LOGICAL_BITS
 from mishards.metadata.chain import file_of
 from mishards.metadata.database import DatabaseMs, batches
-from mishards.metadata.tables import collections, files, payloads
+from mishards.metadata.tables import collections, commits, files, payloads
 from mishards.model import File, FileId
+
+COMMITS_MAX = 10_000  # forgotten of one collection in one transaction, which others wait for (P15)
 
 
 def removed_files(connection: Connection, older_than_s: float, limit: int) -> list[File]:
@@ -20,6 +23,23 @@ def removed_files(connection: Connection, older_than_s: float, limit: int) -> li
         .limit(limit)
     )
     return [file_of(row) for row in rows]
+
+
+def forget_commits(connection: Connection, older_than_s: float, keep: int) -> int:
+    """Their hybrid timestamps, by the clocks of writers, are near enough for an age of days."""
+    oldest_ts = (DatabaseMs() - int(older_than_s * 1000)) * (1 << LOGICAL_BITS)
+    chains = connection.execute(
+        select(commits.c.collection_id, func.min(commits.c.version).label("first"), collections.c.version)
+        .join(collections, collections.c.id == commits.c.collection_id)
+        .group_by(commits.c.collection_id, collections.c.version)
+    ).all()
+    forgotten = 0
+    for chain in chains:
+        last = min(chain.version - keep, chain.first + COMMITS_MAX - 1)
+        old = (commits.c.collection_id == chain.collection_id) & (commits.c.version <= last)
+        if last >= chain.first:
+            forgotten += connection.execute(delete(commits).where(old, commits.c.ts < oldest_ts)).rowcount
+    return forgotten
 
 
 def forget_files(connection: Connection, ids: Sequence[FileId]) -> None:

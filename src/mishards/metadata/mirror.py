@@ -57,8 +57,8 @@ class Manifest:
         self.version, self.ts, self.head, self.layout = delta.version, delta.ts, delta.head, delta.version
         self.oldest = delta.version
 
-    def merge(self, delta: Delta) -> list[FileId]:
-        """Add a delta that begins at or before `version` and ends after it; the files that it removed."""
+    def merge(self, delta: Delta) -> bool:
+        """Add a delta that begins at or before `version` and ends after it; whether it removed files."""
         layout = self.layout
         for file in delta.added:
             self.files[file.id] = file
@@ -70,7 +70,15 @@ class Manifest:
             if self.files[id].kind is FileKind.SEGMENT:
                 layout = max(layout, delta.removed[id])
         self.version, self.ts, self.head, self.layout = delta.version, delta.ts, delta.head, layout
-        return removed
+        return bool(removed)
+
+    def forget_removed(self, version: Version) -> bool:
+        """Drop the files removed up to a version, and with them the layouts before; whether there were any."""
+        doomed = [file for file in self.files.values() if 0 < file.removed <= version]
+        for file in doomed:
+            del self.files[file.id]
+            self.oldest = max(self.oldest, file.removed)
+        return bool(doomed)
 
 
 class Mirror:
@@ -85,7 +93,7 @@ class Mirror:
         self._manifests: dict[CollectionId, Manifest] = {}
         self._ddl: dict[CollectionId, int] = {}
         self._names: dict[tuple[str, str], CollectionId] = {}
-        self._expiring: deque[tuple[float, CollectionId, FileId]] = deque()  # removed files, oldest removal first
+        self._expiring: deque[tuple[float, CollectionId, Version]] = deque()  # versions that removed files, by age
         self._pushed = PayloadCache()
         self._callbacks: list[Callback] = []
         self._waiting: list[asyncio.Future[None]] = []  # for the next round
@@ -163,10 +171,22 @@ class Mirror:
         missing = [file.id for file in files if file.id not in found]
         if missing:
             found |= await self._store.payloads(missing)
-        for id in missing:
-            if id not in found:
-                raise MishardsError(Kind.GONE, f"file {id} is not in the metadata service any more", detail=str(id))
+        gone = [file for file in files if file.id not in found]
+        for file in gone:
+            self.vanished(file)
+        if gone:
+            id = gone[0].id
+            raise MishardsError(Kind.GONE, f"file {id} is not in the metadata service any more", detail=str(id))
         return found
+
+    def vanished(self, file: File) -> None:
+        """Its content is deleted: so may be that of all files removed before it, and no plan can use them any more."""
+        manifest = self._manifests.get(file.collection_id)
+        known = None if manifest is None else manifest.files.get(file.id)
+        if manifest is None or known is None or not known.removed:
+            self.hint()  # the removal is news
+        elif manifest.forget_removed(known.removed):
+            self._changed(file.collection_id)
 
     # ------------------------------------------------------------------------------------------------- the one task
 
@@ -265,8 +285,10 @@ class Mirror:
     # ---------------------------------------------------------------------------------------------- changing the view
 
     def _merge(self, manifest: Manifest, delta: Delta) -> None:
-        expires_s = self._clock.monotonic_s() + self._keep_removed_s
-        self._expiring.extend((expires_s, delta.collection_id, id) for id in manifest.merge(delta))
+        if manifest.merge(delta):
+            self._expiring.append(
+                (self._clock.monotonic_s() + self._keep_removed_s, delta.collection_id, delta.version)
+            )
         self._changed(delta.collection_id)
 
     def _forget(self, collection_id: CollectionId) -> None:
@@ -278,16 +300,14 @@ class Mirror:
     def _purge(self) -> None:
         """Drop the files removed long enough ago that no plan of ours uses them."""
         now_s = self._clock.monotonic_s()
-        purged: dict[CollectionId, None] = {}
+        expired: dict[CollectionId, Version] = {}
         while self._expiring and self._expiring[0][0] <= now_s:
-            _, collection_id, id = self._expiring.popleft()
+            _, collection_id, removed = self._expiring.popleft()
+            expired[collection_id] = max(removed, expired.get(collection_id, NOTHING))
+        for collection_id, version in expired.items():
             manifest = self._manifests.get(collection_id)
-            if manifest is not None and id in manifest.files and manifest.files[id].removed:
-                removed = manifest.files.pop(id).removed
-                manifest.oldest = max(manifest.oldest, removed)
-                purged[collection_id] = None
-        for collection_id in purged:
-            self._changed(collection_id)
+            if manifest is not None and manifest.forget_removed(version):
+                self._changed(collection_id)
 
     def _index_names(self) -> None:
         self._names = {

@@ -48,7 +48,10 @@ class SqlStore:
         await self._writes.run(partial(definitions.create_collection, collection=collection))
 
     async def replace_collection(self, old: Collection, new: Collection) -> None:
-        await self._writes.run(partial(definitions.replace_collection, old=old, new=new))
+        await self._writes.run(partial(definitions.replace_collections, pairs=[(old, new)]))
+
+    async def replace_collections(self, pairs: Sequence[tuple[Collection, Collection]]) -> None:
+        await self._writes.run(partial(definitions.replace_collections, pairs=pairs))
 
     async def drop_collection(self, collection_id: CollectionId) -> None:
         await self._writes.run(partial(definitions.drop_collection, collection_id=collection_id))
@@ -115,3 +118,6 @@ class SqlStore:
 
     async def forget_collection(self, collection_id: CollectionId) -> None:
         await self._writes.run(partial(definitions.forget_collection, collection_id=collection_id))
+
+    async def forget_commits(self, older_than_s: float, keep: int) -> int:
+        return await self._writes.run(partial(garbage.forget_commits, older_than_s=older_than_s, keep=keep))

@@ -7,12 +7,13 @@ placement (membership) stays as it is (P16).
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Collection
 
 import structlog
 
 from mishards.clock import Clock
-from mishards.errors import Kind, MishardsError
+from mishards.errors import MishardsError
 from mishards.model import CollectionId, File, FileId, Member, NodeId
 from mishards.wire.membership import Membership
 from mishards.wire.messages import ReadyRequest
@@ -24,6 +25,7 @@ POLL_WAIT_S = 2.0  # also how soon a reader that hangs is noticed
 POLL_LATE_S = 1.0
 SUSPECT_S = 0.5  # a reader that failed is not asked again before, unless there is no other
 RETRY_S = 0.2
+SEEN_MAX = 100_000  # segments waited for
 
 
 class Readers:
@@ -72,6 +74,8 @@ class Readers:
         for member in self.members():
             if self.is_ready(member.id, file) and self._suspect_until.get(member.id, 0.0) <= now_s:
                 return True
+        if len(self._first_seen) >= SEEN_MAX:
+            self._first_seen.clear()
         return now_s - self._first_seen.setdefault(file.id, now_s) > self._switch_wait_s
 
     def load(self, node: NodeId) -> float:
@@ -84,9 +88,6 @@ class Readers:
             any(file_id in sets.get(collection_id, frozenset()) for sets in self._ready.values()) for file_id in files
         )
 
-    def forget_file(self, file_id: FileId) -> None:
-        self._first_seen.pop(file_id, None)
-
     # -------------------------------------------------------------------------------------------------- experience
 
     def sent(self, node: NodeId) -> None:
@@ -97,7 +98,8 @@ class Readers:
 
     def failed(self, node: NodeId) -> None:
         """The reader could not be reached; others are preferred for a moment."""
-        self._suspect_until[node] = self._clock.monotonic_s() + SUSPECT_S
+        until_s = self._clock.monotonic_s() + SUSPECT_S
+        self._suspect_until[node] = max(until_s, self._suspect_until.get(node, 0.0))
         self.epoch += 1
 
     # ------------------------------------------------------------------------------------------------------ watching
@@ -121,10 +123,12 @@ class Readers:
             try:
                 async with asyncio.timeout(POLL_WAIT_S + POLL_LATE_S):
                     state = await reader.ready(ReadyRequest(since, POLL_WAIT_S))
-            except (MishardsError, TimeoutError) as error:
-                if isinstance(error, TimeoutError) or error.kind is Kind.PEER_LOST:
-                    self._ready.pop(member.id, None)
-                    self.failed(member.id)
+            except Exception as error:  # whatever it is, watching goes on
+                if not isinstance(error, MishardsError | TimeoutError):
+                    log.exception("watching a reader failed", reader=member.id)
+                self._ready.pop(member.id, None)
+                self._suspect_until[member.id] = math.inf  # until it answers again
+                self.epoch += 1
                 since = 0
                 await asyncio.sleep(RETRY_S)
                 continue

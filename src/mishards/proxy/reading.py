@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from mishards.clock import Clock
 from mishards.errors import Kind, MishardsError
 from mishards.metadata.mirror import Manifest
-from mishards.model import FileKind, NodeId
+from mishards.model import File, FileKind, NodeId
 from mishards.proxy.catalog import Catalog, readable_partitions
 from mishards.proxy.plan import Plan, make_plan
 from mishards.proxy.readers import Readers
@@ -59,10 +60,15 @@ class ReadPath:
     async def reach(self, request: Reading) -> Reached:
         """The collection, loaded, and as new as the request's consistency level asks (P10)."""
         deadline_s = self._clock.monotonic_s() + request.timeout_s
-        manifest = await self._catalog.loaded(request.database, request.collection, request.partitions)
-        level = manifest.collection.consistency if request.consistency is None else request.consistency
-        await self._versions.reach(manifest, level, request.guarantee_ts)
-        await self._membership.wait_for("reader", min(MEMBER_WAIT_S, request.timeout_s))
+        try:
+            async with asyncio.timeout(request.timeout_s):
+                manifest = await self._catalog.loaded(request.database, request.collection, request.partitions)
+                level = manifest.collection.consistency if request.consistency is None else request.consistency
+                if await self._versions.reach(manifest, level, request.guarantee_ts):  # the name may mean another now
+                    manifest = await self._catalog.loaded(request.database, request.collection, request.partitions)
+                await self._membership.wait_for("reader", MEMBER_WAIT_S)
+        except TimeoutError as error:
+            raise MishardsError(Kind.DEADLINE, f"not answered within {request.timeout_s:g} s") from error
         return Reached(manifest, deadline_s)
 
     async def ask(
@@ -73,7 +79,8 @@ class ReadPath:
     ) -> tuple[Plan, list[PartAnswer[A]]]:
         """The plan and its parts' answers. A reader that misses a file makes for a new plan, a few times."""
         for attempt in range(REPLANS_MAX + 1):
-            plan, placed = self._plan(request, reached.manifest)
+            make = self._newest_plan if attempt else self._plan
+            plan, placed = make(request, reached.manifest)
             try:
                 answers = await self.scatter.ask_all(
                     plan.files,
@@ -99,13 +106,26 @@ class ReadPath:
         known = self._plans.get(key)
         if known is not None:
             return known
+        plan, placed = self._make(request, manifest, self._readers.any_ready)
+        if len(self._plans) >= PLANS_KEPT_MAX:
+            self._plans.clear()
+        if all(layout >= manifest.layout for layout in plan.layouts.values()):  # else time alone may change it (P11)
+            self._plans[key] = (plan, placed)
+        return plan, placed
+
+    def _newest_plan(self, request: Reading, manifest: Manifest) -> Planned:
+        """The newest layout, ready or not: when the readers that had an older one are gone, others load this one."""
+        return self._make(request, manifest, lambda _: True)
+
+    def _make(self, request: Reading, manifest: Manifest, ready: Callable[[File], bool]) -> Planned:
+        collection = manifest.collection
         plan = make_plan(
             manifest.files,
             manifest.version,
             manifest.oldest,
             collection.shards,
             readable_partitions(collection, request.partitions),
-            self._readers.any_ready,
+            ready,
         )
         placed = self._placement.of(
             collection,
@@ -113,8 +133,4 @@ class ReadPath:
             self._membership.of("reader"),
             (self._membership.epoch, manifest.layout),
         )
-        if len(self._plans) >= PLANS_KEPT_MAX:
-            self._plans.clear()
-        if all(layout >= manifest.layout for layout in plan.layouts.values()):  # else time alone may change it (P11)
-            self._plans[key] = (plan, placed)
         return plan, placed

@@ -84,17 +84,22 @@ class Scatter:
     ) -> B:
         """The answer of the first of `nodes` that gives one, then of any reader."""
         failed: list[NodeId] = []
+        last = "no reader is known"
         while True:
             usable = self._readers.usable(failed)
             candidates = [node for node in nodes if node in usable] or usable
             if not candidates:
-                raise MishardsError(Kind.UNAVAILABLE, f"no reader answered; {len(failed)} failed")
+                raise MishardsError(Kind.UNAVAILABLE, f"none of {len(failed)} readers answered, last: {last}")
             try:
                 return await self._ask(candidates[0], ask, deadline_s)
+            except ReplanError as error:  # this reader lacks the file; storage, and so another reader, has it
+                failed.append(candidates[0])
+                last = str(error)
             except MishardsError as error:
                 if error.kind not in ELSEWHERE or not self._budget.take():
                     raise
                 failed.append(candidates[0])
+                last = error.message
 
     async def _part(
         self,
@@ -168,7 +173,7 @@ class Scatter:
         except MishardsError as error:
             if error.kind in (Kind.GONE, Kind.NOT_LOADED):  # it has looked at the metadata service itself
                 raise ReplanError(error.message) from error
-            if error.kind is Kind.PEER_LOST:
+            if error.kind in (Kind.PEER_LOST, Kind.DEADLINE):
                 self._readers.failed(node)
             raise
         finally:

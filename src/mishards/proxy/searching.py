@@ -74,7 +74,7 @@ class Searching:
             collection=collection,
             counts=counts,
             scores=scores,
-            keys=hits.keys.tolist() if text_keys else hits.keys,  # type: ignore[arg-type]
+            keys=hits.keys.tolist() if text_keys else hits.keys,
             output=output.names,
             rows=rows,
             ts=reached.manifest.ts,

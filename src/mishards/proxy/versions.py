@@ -23,17 +23,23 @@ class Versions:
         self._clock = clock
         self._bounded_staleness_s = bounded_staleness_s
 
-    async def reach(self, manifest: Manifest, level: Consistency, guarantee_ts: int) -> None:
-        """While the metadata service is down a Strong read, or one that must see a write not heard of, fails with
-        METADATA_UNAVAILABLE; Bounded goes on with what is known: nothing is acknowledged meanwhile (P14, I17)."""
+    async def reach(self, manifest: Manifest, level: Consistency, guarantee_ts: int) -> bool:
+        """Whether the metadata service had to be asked.
+
+        While it is down a Strong read, or one that must see a write not heard of, fails with METADATA_UNAVAILABLE;
+        Bounded goes on with what is known: nothing is acknowledged meanwhile (P14, I17).
+        """
         if level is Consistency.STRONG or self._is_behind(manifest, level, guarantee_ts):
             await self._mirror.refresh()
-        elif level is Consistency.BOUNDED and self._age_s() > self._bounded_staleness_s:
+            return True
+        if level is Consistency.BOUNDED and self._age_s() > self._bounded_staleness_s:
             try:
                 await self._mirror.refresh()
             except MishardsError as error:
                 if error.kind is not Kind.METADATA_UNAVAILABLE:
                     raise
+            return True
+        return False
 
     def _is_behind(self, manifest: Manifest, level: Consistency, guarantee_ts: int) -> bool:
         """Whether the client has seen, or written, something newer than the manifest."""

@@ -21,7 +21,9 @@ from mishards.wire.services import WriterService
 R = TypeVar("R")
 
 AGAIN = frozenset({Kind.PEER_LOST, Kind.NOT_OWNER, Kind.LEASE_HELD, Kind.FENCED, Kind.UNAVAILABLE})
-MEMBER_WAIT_S = 5.0  # for the first writer to be known
+MEMBER_WAIT_S = 10.0  # for the first writer to be known
+LOST_S = 2.0  # a writer that was lost is not asked before, if there is another: it may take over
+OWNERS_MAX = 100_000  # shards whose owners are remembered
 PAUSES_S = (0.0, 0.05, 0.1, 0.2, 0.4, 0.5)  # before the n-th try; the last one repeats
 
 OwnerCall = Callable[[WriterService, Sequence[int], bool, float], Awaitable[R]]
@@ -36,6 +38,7 @@ class Writers:
         self._router = router
         self._clock = clock
         self._owners: dict[tuple[CollectionId, int], NodeId] = {}
+        self._lost_until: dict[NodeId, float] = {}
 
     async def ask_owners(
         self, collection_id: CollectionId, shards: Sequence[int], call: OwnerCall[R], deadline_s: float
@@ -48,10 +51,8 @@ class Writers:
             groups.setdefault(self._owner(collection_id, shard), []).append(shard)
         if len(groups) == 1:
             ((_, mine),) = groups.items()
-            return await self._ask(collection_id, mine, call, deadline_s, 0)
-        answers = await asyncio.gather(
-            *(self._ask(collection_id, mine, call, deadline_s, 0) for mine in groups.values())
-        )
+            return await self._ask(collection_id, mine, call, deadline_s)
+        answers = await asyncio.gather(*(self._ask(collection_id, mine, call, deadline_s) for mine in groups.values()))
         return [reply for replies in answers for reply in replies]
 
     async def ask_any(self, call: Callable[[WriterService], Awaitable[R]], deadline_s: float) -> R:
@@ -70,39 +71,51 @@ class Writers:
             tries += 1
 
     async def _ask(
-        self, collection_id: CollectionId, shards: Sequence[int], call: OwnerCall[R], deadline_s: float, tries: int
+        self,
+        collection_id: CollectionId,
+        shards: Sequence[int],
+        call: OwnerCall[R],
+        deadline_s: float,
+        tries: int = 0,
+        retried: bool = False,
     ) -> list[R]:
-        retried = False
         while True:
-            owner = self._owner(collection_id, shards[0])
-            member = next((member for member in self._members() if member.id == owner), None)
+            owner = NodeId("")
             try:
+                owner = self._owner(collection_id, shards[0])
+                member = next((member for member in self._members() if member.id == owner), None)
                 if member is None:
                     raise MishardsError(Kind.PEER_LOST, f"writer {owner} has left")
                 reply = await call(self._peers.writer(member), shards, retried, deadline_s - self._clock.monotonic_s())
             except MishardsError as error:
                 if error.kind not in AGAIN:
                     raise
-                retried = retried or error.kind is Kind.PEER_LOST
+                if error.kind is Kind.PEER_LOST:
+                    retried = True
+                    self._lost_until[owner] = self._clock.monotonic_s() + LOST_S
                 self._learn(collection_id, shards, error)
                 await self._pause(tries, deadline_s, error)
                 tries += 1
                 if error.kind is Kind.NOT_OWNER and len(shards) > 1:  # it owned some of them, perhaps
-                    alone = [self._ask(collection_id, [shard], call, deadline_s, tries) for shard in shards]
+                    alone = [self._ask(collection_id, [shard], call, deadline_s, tries, retried) for shard in shards]
                     return [reply for replies in await asyncio.gather(*alone) for reply in replies]
             else:
                 return [reply]
 
     def _owner(self, collection_id: CollectionId, shard: int) -> NodeId:
         known = self._owners.get((collection_id, shard))
+        now_s = self._clock.monotonic_s()
         members = self._members()
         if known is not None and any(member.id == known for member in members):
             return known
+        members = tuple(m for m in members if self._lost_until.get(m.id, 0.0) <= now_s) or members
         key = f"shard:{collection_id}/{shard}"
         return self._router.place(members, [Item(key, 1)], 1)[key][0]
 
     def _learn(self, collection_id: CollectionId, shards: Sequence[int], error: MishardsError) -> None:
         """NOT_OWNER names the owner; anything else makes us forget what we believed."""
+        if len(self._owners) >= OWNERS_MAX:
+            self._owners.clear()
         for shard in shards:
             self._owners.pop((collection_id, shard), None)
             if error.kind is Kind.NOT_OWNER and error.detail and len(shards) == 1:

@@ -149,7 +149,7 @@ class Writing:
                     schema_ts=collection.updated_ts,
                     replaces=replaces or retried,
                     shards=mine,
-                    request_id=f"{request_id}/{mine[0].shard}",
+                    request_id=f"{request_id}/{','.join(str(part.shard) for part in mine)}",
                     deadline_s=left_s,
                 )
             )

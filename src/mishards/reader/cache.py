@@ -1,13 +1,16 @@
 """The local disk cache: private copies of storage objects, verified, mapped, dropped when room is needed (P1).
 
-Nothing in it is needed for correctness. A file that is open or mapped may be unlinked: the mapping stays valid.
+Nothing in it is needed for correctness. A file that is mapped may be unlinked: the mapping stays valid. One that is to
+be mapped is pinned until it is.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from collections import Counter, OrderedDict
+from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import Executor
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import structlog
@@ -20,16 +23,17 @@ log = structlog.get_logger(__name__)
 
 
 class DiskCache:
-    """Local copies by storage path, at most `bytes_max` (the newest ones stay). One download at a time per object."""
+    """Local copies by storage path, at most `bytes_max` beside those pinned. One download at a time per object."""
 
     def __init__(self, storage: Storage, directory: Path, bytes_max: int, pool: Executor) -> None:
         self._storage = storage
         self._directory = directory
         self._bytes_max = bytes_max
         self._pool = pool
-        self._kept: OrderedDict[str, int] = OrderedDict()
+        self._kept: OrderedDict[str, int] = OrderedDict()  # least recently used first
         self._bytes = 0
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._pins: Counter[str] = Counter()
+        self._fetching: dict[str, asyncio.Task[None]] = {}
 
     @property
     def bytes(self) -> int:
@@ -41,32 +45,65 @@ class DiskCache:
         for path in self._directory.iterdir():
             path.unlink()
 
+    @asynccontextmanager
+    async def pinning(self, parts: Sequence[Part]) -> AsyncIterator[None]:
+        """Within it, `get` of these parts gives files that stay."""
+        paths = [part.path for part in parts]
+        self._pins.update(paths)
+        try:
+            yield
+        finally:
+            self._pins -= Counter(paths)
+            self._make_room()
+
     async def get(self, part: Part) -> Path:
         """A verified local copy. GONE when storage has it no more, STORAGE_UNAVAILABLE when it cannot be had now."""
-        lock = self._locks.setdefault(part.path, asyncio.Lock())
-        async with lock:
-            local = self._directory / part.path.replace("/", "_")
-            if part.path in self._kept:
-                self._kept.move_to_end(part.path)
-                return local
-            await self._storage.fetch(part.path, local)
-            await asyncio.get_running_loop().run_in_executor(self._pool, verify, local)
-            self._kept[part.path] = part.bytes
-            self._bytes += part.bytes
-            self._make_room(part.path)
-        self._locks.pop(part.path, None)
-        return local
+        if part.path in self._kept:
+            self._kept.move_to_end(part.path)
+            return self._local(part.path)
+        task = self._fetching.get(part.path)
+        if task is None:
+            task = self._fetching[part.path] = asyncio.create_task(self._fetch(part))
+            task.add_done_callback(lambda done: self._fetched(part.path, done))
+        await asyncio.shield(task)
+        return self._local(part.path)
+
+    async def stop(self) -> None:
+        """End the downloads under way."""
+        downloads = list(self._fetching.values())
+        for task in downloads:
+            task.cancel()
+        await asyncio.gather(*downloads, return_exceptions=True)
 
     def drop(self, path: str) -> None:
         size = self._kept.pop(path, None)
         if size is not None:
             self._bytes -= size
-            (self._directory / path.replace("/", "_")).unlink(missing_ok=True)
+            self._local(path).unlink(missing_ok=True)
 
-    def _make_room(self, newest: str) -> None:
-        while self._bytes > self._bytes_max and len(self._kept) > 1:
-            oldest = next(iter(self._kept))
-            if oldest == newest:
+    async def _fetch(self, part: Part) -> None:
+        local = self._local(part.path)
+        await self._storage.fetch(part.path, local)
+        await asyncio.get_running_loop().run_in_executor(self._pool, verify, local)
+        self._kept[part.path] = part.bytes
+        self._bytes += part.bytes
+        self._make_room()
+
+    def _fetched(self, path: str, done: asyncio.Task[None]) -> None:
+        del self._fetching[path]
+        if not done.cancelled():
+            done.exception()  # seen, should nobody be waiting any more
+
+    def _make_room(self) -> None:
+        for path in list(self._unpinned()):
+            if self._bytes <= self._bytes_max:
                 return
-            log.info("cache full, dropping a file", path=oldest, bytes_max=self._bytes_max)
-            self.drop(oldest)
+            log.info("cache full, dropping a file", path=path, bytes_max=self._bytes_max)
+            self.drop(path)
+
+    def _unpinned(self) -> Iterator[str]:
+        """Least recently used first."""
+        return (path for path in self._kept if not self._pins[path])
+
+    def _local(self, path: str) -> Path:
+        return self._directory / path.replace("/", "_")

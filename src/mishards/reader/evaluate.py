@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mishards.filter import Filter, compile_filter
@@ -20,7 +21,7 @@ from mishards.index.selectivity import prefers_exact
 from mishards.model import Schema
 from mishards.ports import Matrix
 from mishards.reader.source import Mask, Source
-from mishards.wire.hits import Hits, best, gather
+from mishards.wire.hits import Hits, best, gather, key_array
 
 GATHER_SHARE = 0.1  # below it the selected vectors are gathered; above it the whole matrix is scanned with a bitmap
 EXACT_FLOPS = 4e9  # multiply-adds a second of exact search on one core, for `cost_s` only
@@ -46,6 +47,7 @@ class Question:
     """What is asked of every source alike."""
 
     field_id: int
+    index_id: int  # of the definition to search through; 0: exactly
     queries: Matrix  # (nq, dim)
     k: int
     metric: str
@@ -68,7 +70,7 @@ def cost_s(sources: Sequence[Source], question: Question) -> float:
     nq, dim = question.queries.shape
     total = 0.0
     for source in sources:
-        if source.index(question.field_id, question.metric) is not None:
+        if source.index(question.index_id) is not None:
             total += nq * (INDEX_SEARCH_S + question.k * INDEX_HIT_S)
         else:
             total += nq * source.rows * dim / EXACT_FLOPS
@@ -109,15 +111,15 @@ def _search_source(source: Source, number: int, question: Question) -> Hits | No
         queries, scores, positions = _in_range(source, allowed, question)
     else:
         queries, scores, positions = _nearest(source, allowed, count, question)
-    n = len(positions)
+    files, places = source.place_of(positions)
     return Hits(
         queries=queries,
         scores=scores,
-        keys=source.key_array(positions),
-        files=source.file_of(positions),
-        positions=positions,
-        sources=np.full(n, number, np.int32),
-        rows=np.zeros(n, np.int64),
+        keys=key_array(source.keys_at(positions)),
+        files=files,
+        positions=places,
+        sources=np.full(len(positions), number, np.int32),
+        rows=positions,
     )
 
 
@@ -125,7 +127,7 @@ def _nearest(
     source: Source, allowed: Mask | None, count: int, question: Question
 ) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int64]]:
     queries, k = question.queries, min(question.k, count)
-    index = source.index(question.field_id, question.metric)
+    index = source.index(question.index_id)
     if index is not None and not (allowed is not None and prefers_exact(count, source.rows, k)):
         scores, positions = index.search(queries, k, question.params, None if allowed is None else bitmap(allowed))
     else:
@@ -175,7 +177,7 @@ def _ranks(source: Source, chosen: NDArray[np.int64] | None) -> Any:
 
     def ranks() -> NDArray[np.int64]:
         positions = np.arange(source.rows) if chosen is None else chosen
-        order = np.argsort(source.key_array(positions), kind="stable")
+        order = pc.sort_indices(source.keys_at(positions)).to_numpy()
         result = np.empty(len(order), np.int64)
         result[order] = np.arange(len(order))
         return result

@@ -52,7 +52,6 @@ class Holdings:
         self._memory_bytes_max = memory_bytes_max
         self._clock = clock
         self._hosted: dict[CollectionId, Hosted] = {}
-        self._unplaced_since: dict[FileId, float] = {}
         self._epoch = 1
         self._changed = asyncio.Event()  # something to follow
         self._moved = asyncio.Event()  # `epoch` grew; replaced each time
@@ -68,6 +67,8 @@ class Holdings:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
+        for hosted in self._hosted.values():
+            await hosted.stop()
 
     @property
     def bytes(self) -> int:
@@ -86,15 +87,15 @@ class Holdings:
         if manifest is None or not manifest.collection.loaded:
             raise MishardsError(Kind.NOT_LOADED, f"collection {collection_id} is not loaded here")
         hosted = self._hosted.get(collection_id)
-        if hosted is None or hosted.manifest is not manifest:
+        if hosted is None or hosted.manifest is not manifest or hosted.applied > manifest.version:  # a restored past
             hosted = Hosted(manifest, self._mirror, self._storage, self._loader)
             self._hosted[collection_id] = hosted
         return hosted
 
     async def load(self, hosted: Hosted, files: Sequence[File]) -> None:
         """Load on demand, making room first."""
-        self._make_room(files)
-        await hosted.hold(files)
+        self._make_room([file for file in files if not hosted.holds(file)])
+        await self._hold(hosted, files)
         if any(file.kind is FileKind.SEGMENT for file in files):
             self._tell()
 
@@ -143,11 +144,9 @@ class Holdings:
         for manifest in manifests:
             try:
                 await self._follow_collection(manifest)
-            except* MishardsError as errors:
+            except MishardsError as error:
                 failed = True
-                log.info(
-                    "cannot hold a collection yet", collection=manifest.collection.name, error=str(errors.exceptions[0])
-                )
+                log.info("cannot hold a collection yet", collection=manifest.collection.name, error=error.message)
         return failed
 
     async def _follow_collection(self, manifest: Manifest) -> None:
@@ -157,13 +156,26 @@ class Holdings:
         vanished = hosted.forget_vanished()
         missing = [file for file in wanted if not hosted.holds(file)]
         dropped = self._drop_unplaced(hosted, {file.id for file in wanted})
-        fitting = self._fitting(missing)
-        for file in sorted(fitting, key=lambda file: file.kind is FileKind.SEGMENT):
-            await hosted.hold([file])
-            if file.kind is FileKind.SEGMENT:
-                self._tell()
         if vanished or dropped:
             self._tell()
+        failures = []
+        for file in sorted(self._fitting(missing), key=lambda file: file.kind is FileKind.SEGMENT):
+            try:
+                await self._hold(hosted, [file])
+            except MishardsError as error:  # the others are held all the same
+                failures.append(error)
+                continue
+            if file.kind is FileKind.SEGMENT:
+                self._tell()
+        if failures:
+            raise failures[0]
+
+    async def _hold(self, hosted: Hosted, files: Sequence[File]) -> None:
+        await hosted.hold(files)
+        for file in files:
+            segment = hosted.segments.get(file.id)
+            if segment is not None:
+                segment.used_s = self._clock.monotonic_s()
 
     def _wanted(self, manifest: Manifest) -> list[File]:
         """The live data files that placement gives this node."""
@@ -183,14 +195,11 @@ class Holdings:
     def _drop_unplaced(self, hosted: Hosted, wanted: set[FileId]) -> bool:
         """Let go of live files that belong to others for a while; removed ones stay until the mirror forgets them."""
         now_s = self._clock.monotonic_s()
-        expired = []
-        for file_id in hosted.files():
-            file = hosted.manifest.files.get(file_id)
-            if file is None or file.removed or file_id in wanted:
-                self._unplaced_since.pop(file_id, None)
-            elif now_s - self._unplaced_since.setdefault(file_id, now_s) > KEEP_UNPLACED_S:
-                expired.append(file_id)
-                del self._unplaced_since[file_id]
+        files = [hosted.manifest.files.get(file_id) for file_id in hosted.files()]
+        unplaced = [file.id for file in files if file is not None and not file.removed and file.id not in wanted]
+        since = {file_id: hosted.unplaced_since.get(file_id, now_s) for file_id in unplaced}
+        expired = [file_id for file_id, seen_s in since.items() if now_s - seen_s > KEEP_UNPLACED_S]
+        hosted.unplaced_since = {file_id: seen_s for file_id, seen_s in since.items() if file_id not in expired}
         hosted.drop(expired)
         return bool(expired)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 
+from mishards.errors import Kind, MishardsError
 from mishards.metadata.mirror import Manifest, Mirror
 from mishards.model import File, FileId, FileKind, Version
 from mishards.ports import Storage
@@ -34,11 +35,24 @@ class Hosted:
         self._tails: dict[int, Tail] = {}
         self._tombstones: dict[int, dict[FileId, tuple[Version, Tombstones]]] = {}
         self._advancing = asyncio.Lock()
+        self._holding: dict[FileId, asyncio.Task[None]] = {}
+        self.unplaced_since: dict[FileId, float] = {}  # files held that belong to other nodes; monotonic
         self._fetching = asyncio.Semaphore(FETCHES_MAX)
+
+    async def stop(self) -> None:
+        """End the loads under way."""
+        loads = list(self._holding.values())
+        for task in loads:
+            task.cancel()
+        await asyncio.gather(*loads, return_exceptions=True)
 
     @property
     def memory_bytes(self) -> int:
         return sum(segment.bytes for segment in self.segments.values()) + sum(t.bytes for t in self._tails.values())
+
+    def start_of(self, file: File) -> int:
+        """Where the file's rows begin in its source."""
+        return 0 if file.kind is FileKind.SEGMENT else self._tail(file.shard).start_of(file.id)
 
     def files(self) -> list[FileId]:
         """Every data file held: segments and fresh rows."""
@@ -70,10 +84,9 @@ class Hosted:
         segments = [file for file in missing if file.kind is FileKind.SEGMENT]
         if rows:
             await self._hold_rows(rows)
-        if segments:
-            async with asyncio.TaskGroup() as group:
-                for file in segments:
-                    group.create_task(self._hold_segment(file))
+        for outcome in await asyncio.gather(*(self._hold_segment(file) for file in segments), return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
 
     def holds(self, file: File) -> bool:
         if file.kind is FileKind.SEGMENT:
@@ -137,9 +150,20 @@ class Hosted:
                 tail.add(file, batch, dict(tombstones))
 
     async def _hold_segment(self, file: File) -> None:
+        """One load at a time; whoever else wants the file waits for the same one, which outlives them."""
+        task = self._holding.get(file.id)
+        if task is None:
+            task = self._holding[file.id] = asyncio.create_task(self._load_segment(file))
+            task.add_done_callback(lambda done: self._loaded(file.id, done))
+        await asyncio.shield(task)
+
+    def _loaded(self, file_id: FileId, done: asyncio.Task[None]) -> None:
+        del self._holding[file_id]
+        if not done.cancelled():
+            done.exception()  # seen, should nobody be waiting any more
+
+    async def _load_segment(self, file: File) -> None:
         segment = await self._loader.load(file, self.manifest.collection)
-        if file.id in self.segments:
-            return
         # While the kills so far are applied on the pool, more may arrive: those are applied here, on the loop.
         done = self._tombstones_of(file.shard)
         await asyncio.to_thread(_apply_all, segment, done.values())
@@ -159,7 +183,12 @@ class Hosted:
             if file.inline:
                 return inline[file.id]
             async with self._fetching:
-                return await self._storage.get(file.parts[0].path)
+                try:
+                    return await self._storage.get(file.parts[0].path)
+                except MishardsError as error:
+                    if error.kind is Kind.GONE:
+                        self._mirror.vanished(file)
+                    raise
 
         return await asyncio.gather(*(one(file) for file in files))
 

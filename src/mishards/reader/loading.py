@@ -28,37 +28,23 @@ class Loader:
         self._pool = pool
         self._index_kind = index_kind
         self._slots = asyncio.Semaphore(loads_max)
-        self._loading: dict[FileId, asyncio.Task[HeldSegment]] = {}
         self._columns: weakref.WeakValueDictionary[FileId, SegmentColumns] = weakref.WeakValueDictionary()
         self._indexes: weakref.WeakValueDictionary[str, VectorIndex] = weakref.WeakValueDictionary()
 
     async def load(self, file: File, collection: Collection) -> HeldSegment:
-        """The segment without deaths newer than its horizon. One load at a time per record; callers share it."""
-        task = self._loading.get(file.id)
-        if task is None:
-            task = asyncio.create_task(self._load(file, collection))
-            self._loading[file.id] = task
-            task.add_done_callback(lambda _: self._loading.pop(file.id, None))
-        return await asyncio.shield(task)
-
-    async def stop(self) -> None:
-        for task in list(self._loading.values()):
-            task.cancel()
-        await asyncio.gather(*self._loading.values(), return_exceptions=True)
-
-    async def _load(self, file: File, collection: Collection) -> HeldSegment:
-        async with self._slots:
+        """The segment without deaths newer than its horizon, the caller's own."""
+        async with self._slots, self._cache.pinning(file.parts):  # nothing is dropped before it is mapped
             columns = self._columns.get(file.segment_id) or await self._open_columns(file, collection)
             deletes = file.part("deletes")
             dead = None
             if deletes is not None:
                 dead = await self._run(read_deletes, await self._cache.get(deletes), file.rows)
-            indexes: dict[tuple[int, str], VectorIndex] = {}
+            indexes: dict[int, VectorIndex] = {}
             for definition in collection.indexes:
                 part = file.part("index", definition.field_id, definition.id)
                 if part is not None:
                     index = await self._open_index(part, definition.type, definition.metric)
-                    indexes[definition.field_id, definition.metric] = index
+                    indexes[definition.id] = index
             return HeldSegment(file, columns, dead, indexes)
 
     async def _open_columns(self, file: File, collection: Collection) -> SegmentColumns:

@@ -19,7 +19,7 @@ from mishards.clock import Clock
 from mishards.config import ReaderSettings
 from mishards.errors import Kind, MishardsError
 from mishards.metadata.mirror import Mirror
-from mishards.model import CollectionId, DataType, File, FileId, Schema
+from mishards.model import Collection, CollectionId, DataType, File, FileId, Schema
 from mishards.ports import IndexKind, Matrix, Storage
 from mishards.reader.cache import DiskCache
 from mishards.reader.columns import take_rows
@@ -42,6 +42,7 @@ INLINE_S = 0.001  # shorter work runs on the loop: handing it to a thread costs 
 SPLIT_S = 0.02  # longer searches of many queries are split over the pool
 INLINE_HITS = 2_000  # more are turned into an answer in the pool
 INLINE_FILTER_CHARS = 2_000
+HOLDS_MAX = 5  # tries to have all files of a request in memory
 NOTHING = memoryview(b"")
 
 
@@ -79,10 +80,11 @@ class ReaderNode:
         await self._holdings.start()
 
     async def stop(self) -> None:
+        """Requests in flight are answered first; later ones are told to go elsewhere."""
         await self._holdings.stop()
-        await self._loader.stop()
-        self._search_pool.shutdown(wait=True, cancel_futures=True)
-        self._load_pool.shutdown(wait=True, cancel_futures=True)
+        await self._cache.stop()
+        await asyncio.to_thread(self._search_pool.shutdown)
+        await asyncio.to_thread(self._load_pool.shutdown)
 
     # ---------------------------------------------------------------------------------------------------- service
 
@@ -96,6 +98,7 @@ class ReaderNode:
             text_keys = schema.primary.type is DataType.VARCHAR
             question = Question(
                 field_id=request.field_id,
+                index_id=_index_id(hosted.manifest.collection, request),
                 queries=_matrix(request.queries, field.dim),
                 k=request.k,
                 metric=request.metric,
@@ -110,7 +113,7 @@ class ReaderNode:
             def answer() -> m.SearchHits:
                 rows = NOTHING
                 if request.output:
-                    rows = to_stream(take_rows(sources, hits.sources, hits.positions, schema, request.output))
+                    rows = to_stream(take_rows(sources, hits.sources, hits.rows, schema, request.output))
                 return pack(hits, counts, rows, text_keys, _covered(sources), self.in_flight)
 
             return answer() if len(hits) <= INLINE_HITS else await self._in_pool(answer)
@@ -148,12 +151,12 @@ class ReaderNode:
             named = [record for record in records if record is not None]
             if len(named) < len(ids):
                 raise _gone(ids.tolist(), request.version)
-            await hosted.hold(named)
+            await self._hold(hosted, named)
             schema = hosted.manifest.collection.schema
-            sources, numbers = _sources_by_file(hosted, named, which, request.version, self._clock.monotonic_s())
-            rows = await self._in_pool(
-                lambda: to_stream(take_rows(sources, numbers, positions, schema, request.output))
-            )
+            sources = [hosted.sources([file], request.version, self._clock.monotonic_s())[0] for file in named]
+            rows_of = positions + np.array([hosted.start_of(file) for file in named], np.int64)[which]
+            numbers = which.astype(np.int32)
+            rows = await self._in_pool(lambda: to_stream(take_rows(sources, numbers, rows_of, schema, request.output)))
             return m.FetchRows(rows)
 
     async def ready(self, request: m.ReadyRequest) -> m.ReadyState:
@@ -182,7 +185,7 @@ class ReaderNode:
         """The named files at the version, held and applied (P8)."""
         hosted = await self._hosted(collection_id)
         if hosted.manifest.version < version:
-            await self._mirror.refresh()
+            await self._refresh()
             hosted = await self._hosted(collection_id)
         if hosted.manifest.version < version:
             raise MishardsError(
@@ -197,8 +200,7 @@ class ReaderNode:
             if file is None:
                 raise _gone([file_id], version)
             named.append(file)
-        if not all(hosted.holds(file) for file in named):
-            await self._holdings.load(hosted, named)
+        await self._hold(hosted, named)
         return hosted, hosted.sources(named, version, self._clock.monotonic_s())
 
     async def _hosted(self, collection_id: int) -> Hosted:
@@ -206,8 +208,25 @@ class ReaderNode:
         try:
             return self._holdings.hosted(CollectionId(collection_id))
         except MishardsError:
-            await self._mirror.refresh()
+            await self._refresh()
             return self._holdings.hosted(CollectionId(collection_id))
+
+    async def _refresh(self) -> None:
+        """While the metadata service is down another reader may know more: NOT_CAUGHT_UP, not the outage (P8, I17)."""
+        try:
+            await self._mirror.refresh()
+        except MishardsError as error:
+            if error.kind is Kind.METADATA_UNAVAILABLE:
+                raise MishardsError(Kind.NOT_CAUGHT_UP, f"behind, and {error.message}") from error
+            raise
+
+    async def _hold(self, hosted: Hosted, files: list[File]) -> None:
+        """All files held at once; loading one may push another out."""
+        for _ in range(HOLDS_MAX):
+            if all(hosted.holds(file) for file in files):
+                return
+            await self._holdings.load(hosted, files)
+        raise MishardsError(Kind.MEMORY_LIMIT, f"{len(files)} files do not stay in memory together")
 
     async def _condition(self, request: m.SearchPart | m.QueryPart, schema: Schema) -> Condition:
         """The compiled filter; a long one is compiled in the pool."""
@@ -233,7 +252,11 @@ class ReaderNode:
         return gather(parts, question.text_keys), np.concatenate([counts for _, counts in answers])
 
     async def _in_pool(self, job: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._search_pool, job)
+        try:
+            future = asyncio.get_running_loop().run_in_executor(self._search_pool, job)
+        except RuntimeError as error:
+            raise MishardsError(Kind.UNAVAILABLE, "this reader stops") from error
+        return await future
 
 
 class _Admission:
@@ -261,6 +284,12 @@ def _matrix(buffer: memoryview, dim: int) -> Matrix:
     return np.require(np.frombuffer(buffer, np.float32), requirements="A").reshape(-1, dim)
 
 
+def _index_id(collection: Collection, request: m.SearchPart) -> int:
+    """The index definition in force, when it is of the metric asked for; else 0: search exactly."""
+    index = collection.index_of(request.field_id)
+    return index.id if index is not None and index.metric == request.metric else 0
+
+
 def _covered(sources: list[Source]) -> int:
     return sum(source.planned for source in sources)
 
@@ -275,16 +304,3 @@ def _only(question: Question, start: int, stop: int) -> Question:
 
 def _shifted(hits: Hits, by: int) -> Hits:
     return replace(hits, queries=hits.queries + np.int32(by))
-
-
-def _sources_by_file(
-    hosted: Hosted, files: list[File], which: np.ndarray, version: int, now_s: float
-) -> tuple[list[Source], np.ndarray]:
-    """Sources of the files and, for each row asked for, the number of its source."""
-    sources: list[Source] = []
-    number_of = np.zeros(len(files), np.int32)
-    for number, file in enumerate(files):
-        (source,) = hosted.sources([file], version, now_s)
-        number_of[number] = len(sources)
-        sources.append(source)
-    return sources, number_of[which]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mishards.model import Schema
@@ -39,11 +39,11 @@ def scan(
         found = _first(source, condition, limit, after_key)
         numbers.append(np.full(len(found), number, np.int32))
         positions.append(found)
-        keys.append(source.key_array(found))
+        keys.append(source.keys_at(found))
     if not sources:
         return pa.RecordBatch.from_arrays([], names=[])
     all_numbers, all_positions = np.concatenate(numbers), np.concatenate(positions)
-    order = np.argsort(np.concatenate(keys), kind="stable")
+    order = pc.sort_indices(pa.concat_arrays(keys)).to_numpy()
     order = order if limit < 0 else order[:limit]
     all_numbers, all_positions = all_numbers[order], all_positions[order]
     rows = take_rows(sources, all_numbers, all_positions, schema, output)
@@ -55,17 +55,16 @@ def _first(source: Source, condition: Condition, limit: int, after_key: int | st
     mask = selected(source, condition)
     found = np.arange(source.rows, dtype=np.int64) if mask is None else np.flatnonzero(mask)
     if after_key is not None:
-        keys: Any = source.key_array(found)
-        found = found[keys > after_key]
+        found = found[pc.greater(source.keys_at(found), after_key).to_numpy(zero_copy_only=False)]
     return found[:limit] if limit >= 0 and source.ordered else found
 
 
 def _add_places(
     rows: pa.RecordBatch, sources: Sequence[Source], numbers: NDArray[np.int32], positions: NDArray[np.int64]
 ) -> pa.RecordBatch:
-    files = np.zeros(len(numbers), np.int64)
+    files, places = np.zeros(len(numbers), np.int64), np.zeros(len(numbers), np.int64)
     for number, source in enumerate(sources):
         mine = numbers == number
-        files[mine] = source.file_of(positions[mine])
-    arrays = [*rows.columns, pa.array(files), pa.array(positions)]
+        files[mine], places[mine] = source.place_of(positions[mine])
+    arrays = [*rows.columns, pa.array(files), pa.array(places)]
     return pa.RecordBatch.from_arrays(arrays, names=[*rows.schema.names, FILE_COLUMN, POSITION_COLUMN])

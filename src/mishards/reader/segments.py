@@ -50,7 +50,7 @@ class SegmentColumns:
     @property
     def bytes(self) -> int:
         """What is held in memory beside the mapped files."""
-        return sum(unit.nbytes for unit in self._units.values())
+        return sum(unit.nbytes for unit in list(self._units.values()))  # searches add to it on other threads
 
     def vectors(self, field_id: int) -> Matrix:
         return self._vectors[field_id]
@@ -71,7 +71,7 @@ class HeldSegment:
         file: File,
         columns: SegmentColumns,
         dead: NDArray[np.bool_] | None,
-        indexes: Mapping[tuple[int, str], VectorIndex],
+        indexes: Mapping[int, VectorIndex],
     ) -> None:
         self.file = file
         self.columns = columns
@@ -97,12 +97,12 @@ class HeldSegment:
             rows=columns.rows,
             planned=self.file.rows,
             alive=self._deaths.alive(version),
-            file_of=lambda positions: np.full(len(positions), file_id, np.int64),
+            place_of=lambda positions: (np.full(len(positions), file_id, np.int64), positions),
             keys=columns.keys,
             table=columns.table,
             vectors=columns.vectors,
             unit_vectors=columns.unit_vectors,
-            index=lambda field_id, metric: self._indexes.get((field_id, metric)),
+            index=self._indexes.get,
             ordered=True,
             find=lambda keys: _present(columns.key_index.find(keys)),
             masks=columns.masks,

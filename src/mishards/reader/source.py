@@ -25,25 +25,20 @@ class Source:
     rows: int
     planned: int  # rows of the files it stands for, dead ones included (I14)
     alive: Mask | None  # asked for and alive at the version; None: all
-    file_of: Callable[[NDArray[np.int64]], NDArray[np.int64]]  # positions -> file ids
+    place_of: Callable[[NDArray[np.int64]], tuple[NDArray[np.int64], NDArray[np.int64]]]  # -> file ids, positions there
     keys: pa.Array | pa.ChunkedArray  # primary keys
     table: pa.Table  # the scalar fields
     vectors: Callable[[int], Matrix]  # field id -> (rows, dim)
     unit_vectors: Callable[[int], Matrix]  # the same, each row of length one
-    index: Callable[[int, str], VectorIndex | None]  # (field id, metric) -> the index, if there is one
+    index: Callable[[int], VectorIndex | None]  # id of the index definition -> the index, if there is one
     ordered: bool  # positions are in primary key order
     find: Callable[[pa.Array], NDArray[np.int64]]  # primary keys -> positions that may hold them
     masks: MaskCache
 
-    def key_array(self, positions: NDArray[np.int64]) -> NDArray[np.int64] | NDArray[np.str_]:
+    def keys_at(self, positions: NDArray[np.int64]) -> pa.Array:
         """The primary keys at `positions`."""
         taken = self.keys.take(pa.array(positions))
-        if isinstance(taken, pa.ChunkedArray):
-            taken = taken.combine_chunks()
-        if pa.types.is_integer(taken.type):
-            numbers: NDArray[np.int64] = taken.to_numpy(zero_copy_only=False)
-            return numbers
-        return np.array(taken.to_pylist(), np.str_) if len(taken) else np.zeros(0, np.str_)
+        return taken.combine_chunks() if isinstance(taken, pa.ChunkedArray) else taken
 
 
 class MaskCache:

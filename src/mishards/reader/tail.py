@@ -83,6 +83,10 @@ class Tail:
                 del block.chunks[file_id]
         self._blocks = [block for block in self._blocks if block.chunks]
 
+    def start_of(self, file_id: FileId) -> int:
+        """Where the file's rows begin in its source."""
+        return self._homes[file_id].chunks[file_id].start
+
     def sources(self, files: Iterable[FileId], version: int) -> list[Source]:
         """The rows of exactly these files, alive at `version`."""
         wanted: dict[int, tuple[Block, list[Chunk]]] = {}
@@ -102,6 +106,7 @@ class Block:
         self._units: dict[int, Growing] = {}
         self._died = Growing(np.int64)
         self._files = Growing(np.int64)
+        self._starts = Growing(np.int64)  # where each row's file begins
         self._masks = MaskCache()
         self._table: pa.Table | None = None
         self.chunks: dict[FileId, Chunk] = {}
@@ -118,6 +123,7 @@ class Block:
         self._batches.append(rows.select([field.column for field in self._schema.scalars]))
         self._died.extend(np.full(file.rows, NEVER, np.int64))
         self._files.extend(np.full(file.rows, file.id, np.int64))
+        self._starts.extend(np.full(file.rows, self.rows, np.int64))
         self.chunks[file.id] = chunk
         self.rows += file.rows
         self._table = None
@@ -134,13 +140,13 @@ class Block:
         rows = self.rows
         if self._table is None:
             self._table = pa.Table.from_batches(self._batches)
-        table, files = self._table, self._files.view(rows)
+        table, files, starts = self._table, self._files.view(rows), self._starts.view(rows)
         chunks = sorted(chunks, key=lambda chunk: chunk.start)
         return Source(
             rows=rows,
             planned=sum(chunk.file.rows for chunk in chunks),
             alive=self._alive(chunks, version),
-            file_of=lambda positions: files[positions],
+            place_of=lambda positions: (files[positions], positions - starts[positions]),
             keys=table.column(self._schema.primary.column),
             table=table,
             vectors=lambda field_id: self._vectors[field_id].view(rows),
@@ -219,5 +225,5 @@ def _find(chunks: list[Chunk], keys: pa.Array) -> NDArray[np.int64]:
     return np.concatenate(found) if found else np.zeros(0, np.int64)
 
 
-def _no_index(field_id: int, metric: str) -> VectorIndex | None:
+def _no_index(index_id: int) -> VectorIndex | None:
     return None

@@ -122,6 +122,24 @@ class DefinitionsSuite:
 
         assert [collection for collection, _ in await store.collections([old.id])] == [first]
 
+    async def test_an_alias_moves_in_one_step(self, store: MetadataStore, other: MetadataStore) -> None:
+        """Of several definitions replaced at once one claims what another frees, in any order; or none is replaced."""
+        books, films = a_collection(1, "books", aliases=("best", "novels")), a_collection(2, "films")
+        await store.create_collection(books)
+        await store.create_collection(films)
+        fewer = replace(books, aliases=("novels",), updated_ts=books.updated_ts + 1)
+        more = replace(films, aliases=("best",), updated_ts=films.updated_ts + 1)
+        greedy = replace(more, aliases=("best", "novels"))
+
+        await refused(Kind.CONFLICT, store.replace_collections([(books, fewer), (more, more)]))
+        await refused(Kind.ALIAS_EXISTS, store.replace_collections([(films, greedy), (books, fewer)]))
+        unchanged = [collection for collection, _ in await other.collections([books.id, films.id])]
+        await store.replace_collections([(films, more), (books, fewer)])
+
+        assert unchanged == [books, films]
+        assert [collection for collection, _ in await other.collections([books.id, films.id])] == [fewer, more]
+        await refused(Kind.ALIAS_EXISTS, store.create_collection(a_collection(3, "other", aliases=("best",))))
+
     async def test_a_dropped_collection_is_gone_for_clients(self, store: MetadataStore) -> None:
         """Its names are free, nothing reads, changes or commits to it, and dropping it again is no error."""
         collection = a_collection(aliases=("novels",))
@@ -370,13 +388,31 @@ class LeasesSuite:
         assert set(await store.payloads([FileId(id) for id in (1, 2, 3)])) == {3}
         assert [file.id for file in (await store.delta(CollectionId(1), Version(0))).added] == [3]
 
+    async def test_old_commits_are_forgotten_but_the_newest(self, store: MetadataStore) -> None:
+        """Records of commits of some age go, but for the newest few of each collection; state and chain stay."""
+        for id in (1, 2):
+            await store.create_collection(a_collection(id, f"books{id}"))
+        for number in range(5):
+            await store.commit(a_commit(f"u{number}", a_file(number + 1)))
+        before = await store.delta(CollectionId(1), Version(0))
+
+        assert await store.forget_commits(1e9, 2) == 0
+        assert await store.forget_commits(-1e9, 2) == 3  # by a clock far ahead
+        assert await store.forget_commits(-1e9, 2) == 0
+
+        assert [commit.uuid for commit in await store.commits(CollectionId(1), Version(0))] == ["u3", "u4"]
+        assert await store.delta(CollectionId(1), Version(0)) == before
+        assert await store.find_commit(CollectionId(1), "u0") is None
+        link = await store.commit(a_commit("u5", a_file(6)))
+        assert (link.version, link.previous) == (6, "u4")
+
     async def test_a_dropped_collection_is_forgotten_whole(self, store: MetadataStore) -> None:
         """It is listed by the age of its drop; forgetting deletes its records and no others, never a live one."""
         await store.create_collection(a_collection(1, "books"))
         await store.create_collection(a_collection(11, "films"))
         await store.commit(a_commit("u1", a_file(1)))
-        await store.acquire("shard/1/0", ME, "n", 60)
-        await store.acquire("shard/11/0", ME, "n", 60)
+        for name in ("shard/1/0", "task/1/0/merge/1", "shard/11/0"):
+            await store.acquire(name, ME, "n", 60)
         await refused(Kind.CONFLICT, store.forget_collection(CollectionId(1)))
 
         await store.drop_collection(CollectionId(1))

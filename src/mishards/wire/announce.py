@@ -10,7 +10,7 @@ from mishards.wire.membership import Membership
 from mishards.wire.messages import Notice
 from mishards.wire.peers import Peers
 
-IN_FLIGHT_MAX = 256  # pushes under way; more are left out, the slow poll makes up for them
+IN_FLIGHT_MAX = 32  # pushes under way to one member; more are left out, its slow poll makes up for them
 
 
 class Announcer:
@@ -20,20 +20,22 @@ class Announcer:
         self._node_id = node_id
         self._membership = membership
         self._peers = peers
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[NodeId, set[asyncio.Task[None]]] = {}
 
     def announce(self, notice: Notice) -> None:
         for member in self._membership.members():
-            if member.id == self._node_id or len(self._tasks) >= IN_FLIGHT_MAX:
+            under_way = self._tasks.setdefault(member.id, set())
+            if member.id == self._node_id or len(under_way) >= IN_FLIGHT_MAX:
                 continue
             task = asyncio.create_task(self._push(member, notice))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            under_way.add(task)
+            task.add_done_callback(under_way.discard)
 
     async def stop(self) -> None:
-        for task in self._tasks:
+        tasks = [task for under_way in self._tasks.values() for task in under_way]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _push(self, member: Member, notice: Notice) -> None:
         try:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from mishards.wire.messages import SearchHits
@@ -24,11 +25,11 @@ class Hits:
 
     queries: NDArray[np.int32]  # which query each hit answers
     scores: NDArray[np.float32]  # public metric form
-    keys: NDArray[np.int64] | NDArray[np.str_]  # primary keys
+    keys: NDArray[Any]  # primary keys: int64, or Python strings (dtype object)
     files: NDArray[np.int64]
-    positions: NDArray[np.int64]
-    sources: NDArray[np.int32]  # proxy: the part it came with; reader: 0
-    rows: NDArray[np.int64]  # proxy: its row in that part; reader: 0
+    positions: NDArray[np.int64]  # in the file
+    sources: NDArray[np.int32]  # reader: number of the source; proxy: number of the part
+    rows: NDArray[np.int64]  # reader: position in the source; proxy: row in the part
 
     def take(self, order: NDArray[np.int64]) -> Hits:
         return Hits(
@@ -51,7 +52,7 @@ def gather(parts: Sequence[Hits], text_keys: bool) -> Hits:
         return parts[0]
     if not parts:
         none = np.zeros(0, np.int64)
-        keys = np.zeros(0, np.str_) if text_keys else none
+        keys = np.zeros(0, np.object_) if text_keys else none
         small = np.zeros(0, np.int32)
         return Hits(small, np.zeros(0, np.float32), keys, none, none, small, none)
     return Hits(
@@ -68,7 +69,7 @@ def gather(parts: Sequence[Hits], text_keys: bool) -> Hits:
 def best(hits: Hits, nq: int, metric: str, limit: int, offset: int = 0) -> tuple[Hits, NDArray[np.int32]]:
     """The hits offset..offset+limit-1 of each query in order, and how many each query has: (hits, counts (nq,))."""
     worth = -hits.scores if metric in LARGER_IS_BETTER else hits.scores
-    order = np.lexsort((hits.keys, worth, hits.queries))
+    order = np.lexsort((_ranks(hits.keys), worth, hits.queries))
     queries = hits.queries[order]
     first = np.searchsorted(queries, np.arange(nq, dtype=np.int32))
     rank = np.arange(len(order)) - first[queries]
@@ -102,12 +103,32 @@ def unpack(message: SearchHits, source: int, text_keys: bool) -> Hits:
     return Hits(
         queries=np.repeat(np.arange(len(counts), dtype=np.int32), counts),
         scores=scores,
-        keys=np.array(message.text_keys, np.str_) if text_keys else np.frombuffer(message.int_keys, np.int64),
+        keys=_objects(message.text_keys) if text_keys else np.frombuffer(message.int_keys, np.int64),
         files=np.frombuffer(message.files, np.int64),
         positions=np.frombuffer(message.positions, np.int64),
         sources=np.full(len(scores), source, np.int32),
         rows=np.arange(len(scores), dtype=np.int64),
     )
+
+
+def key_array(keys: pa.Array) -> NDArray[Any]:
+    """Primary keys of an Arrow column as `Hits.keys`."""
+    if pa.types.is_integer(keys.type):
+        numbers: NDArray[np.int64] = keys.to_numpy(zero_copy_only=False)
+        return numbers
+    return _objects(keys.to_pylist())
+
+
+def _objects(texts: list[str]) -> NDArray[np.object_]:
+    """Not NumPy's own strings: they drop trailing NULs and take four bytes a character of the longest."""
+    array = np.empty(len(texts), np.object_)
+    array[:] = texts
+    return array
+
+
+def _ranks(keys: NDArray[Any]) -> NDArray[np.int64]:
+    """Numbers that sort as the keys do."""
+    return keys if keys.dtype == np.int64 else np.unique(keys, return_inverse=True)[1]
 
 
 def buffer_of(array: NDArray[Any]) -> memoryview:

@@ -1,6 +1,6 @@
 """Who is in the cluster as this process sees it: discovery's latest snapshot, kept by one task (P16).
 
-Membership decides placement and changes slowly; health (`proxy/health.py`) decides routing and changes at once.
+Membership decides placement and changes slowly; health (`proxy/readers.py`) decides routing and changes at once.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from mishards.model import Member, Role
 from mishards.ports import Discovery
 
 log = structlog.get_logger(__name__)
+
+RETRY_S = 1.0
 
 
 class Membership:
@@ -60,6 +62,15 @@ class Membership:
         self._listeners.append(callback)
 
     async def _follow(self) -> None:
+        while True:
+            try:
+                await self._follow_once()
+                return  # discovery was closed
+            except Exception:  # a defect in a back end or a listener must not end the following
+                log.exception("following discovery failed")
+                await asyncio.sleep(RETRY_S)
+
+    async def _follow_once(self) -> None:
         async for snapshot in self._discovery.watch():
             members = tuple(sorted(snapshot, key=lambda member: member.id))
             self._first.set()

@@ -14,6 +14,8 @@ from mishards.ports import Item, Router
 
 TAIL_COST = 64 << 20  # bytes: what a tail counts for beside segments; about the size at which it is sealed
 
+KEPT_MAX = 10_000  # collections whose placement is remembered
+
 
 def tail_key(collection_id: int, shard: int) -> str:
     return f"tail:{collection_id}/{shard}"
@@ -52,6 +54,8 @@ class Placement:
         for shard in range(collection.shards):
             key = tail_key(collection.id, shard)
             items[key] = Item(key, TAIL_COST)
+        if len(self._cache) >= KEPT_MAX:
+            self._cache.clear()
         placed = self._router.place(members, list(items.values()), collection.replicas)
         self._cache[collection.id] = (whole, placed)
         return placed

@@ -1,17 +1,22 @@
-"""The loop that seals: looks at the fresh rows of the shards held and seals those that are due."""
+"""The loop that seals: looks at the fresh rows of the shards held and seals those that are due.
+
+Fresh rows of a shard that nobody owns, since its writer died and nobody has written since, are sealed by whichever
+writer sees them lie for long: by several at once without harm, as one of their layout commits wins (P5).
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Iterable
 
 import structlog
 
 from mishards.clock import Clock
 from mishards.config import WriterSettings
-from mishards.errors import MishardsError
-from mishards.metadata.mirror import Mirror
-from mishards.model import File
+from mishards.errors import Kind, MishardsError
+from mishards.metadata.mirror import Manifest, Mirror
+from mishards.model import File, FileId
 from mishards.writer.leases import Shard, ShardLeases
 from mishards.writer.pressure import Pressure
 from mishards.writer.sealing import Sealer
@@ -20,6 +25,8 @@ from mishards.writer.sealing_policy import fresh_rows, is_due
 _log = structlog.get_logger(__name__)
 
 CHECK_S = 0.5
+ORPHANED_AGES = 3  # times the sealing age: an owner who lives has sealed what is older
+ADOPTIONS_MAX = 4  # at once (P15)
 
 
 class BackgroundSealing:
@@ -41,6 +48,8 @@ class BackgroundSealing:
         self._clock = clock
         self._settings = settings
         self._first_seen_s: dict[Shard, float] = {}  # monotonic, since when a shard has fresh rows
+        self._waiting_s: dict[tuple[Shard, FileId], float] = {}  # since when it is the oldest of a shard not held
+        self._looked_s = 0.0  # for orphans
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -55,39 +64,56 @@ class BackgroundSealing:
 
     async def check(self) -> None:
         """One look at all shards held; returns when those that are due are sealed."""
-        fresh = self._fresh()
+        held = set(self._leases.held())
+        manifests = (self._mirror.get(id) for id in {shard.collection_id for shard in held})
+        fresh = {shard: rows for shard, rows in _fresh(manifests).items() if shard in held}
         self._pressure.set({shard: sum(file.bytes for file in rows) for shard, rows in fresh.items()})
         now_s = self._clock.monotonic_s()
         self._first_seen_s = {shard: self._first_seen_s.get(shard, now_s) for shard in fresh}
-        async with asyncio.TaskGroup() as seals:
-            for shard, rows in fresh.items():
-                if is_due(rows, now_s - self._first_seen_s[shard], self._settings):
-                    seals.create_task(self._seal(shard))
+        ages_s = {shard: now_s - seen_s for shard, seen_s in self._first_seen_s.items()}
+        await self._seal_all(shard for shard, rows in fresh.items() if is_due(rows, ages_s[shard], self._settings))
+
+    async def adopt(self) -> None:
+        """One look at all other shards; returns when some of those that nobody owns and seals are sealed."""
+        held, now_s = set(self._leases.held()), self._clock.monotonic_s()
+        oldest = [(shard, rows[0].id) for shard, rows in _fresh(self._mirror.manifests()).items() if shard not in held]
+        self._waiting_s = {each: self._waiting_s.get(each, now_s) for each in oldest}
+        old_s = ORPHANED_AGES * self._settings.seal_age_s
+        old = [shard for (shard, _), since_s in self._waiting_s.items() if now_s - since_s >= old_s]
+        if old:
+            await self._seal_all((await self._leases.unowned(old))[:ADOPTIONS_MAX])
 
     async def _run(self) -> None:
         while True:
             await asyncio.sleep(CHECK_S)
             await self.check()
+            if self._clock.monotonic_s() - self._looked_s >= self._settings.seal_age_s:
+                self._looked_s = self._clock.monotonic_s()
+                with contextlib.suppress(MishardsError):  # the metadata service is down: the next look tries again
+                    await self.adopt()
 
-    def _fresh(self) -> dict[Shard, list[File]]:
-        held = set(self._leases.held())
-        found: dict[Shard, list[File]] = {}
-        for collection_id in {shard.collection_id for shard in held}:
-            manifest = self._mirror.get(collection_id)
-            if manifest is None:
-                continue
-            for number, rows in fresh_rows(manifest.live(), manifest.collection).items():
-                shard = Shard(collection_id, number)
-                if shard in held:
-                    found[shard] = rows
-        return found
+    async def _seal_all(self, shards: Iterable[Shard]) -> None:
+        async with asyncio.TaskGroup() as seals:
+            for shard in shards:
+                seals.create_task(self._seal(shard))
 
     async def _seal(self, shard: Shard) -> None:
         try:
             await self._sealer.seal(shard)
         except MishardsError as error:  # the next check tries again
-            _log.warning("shard not sealed", collection=shard.collection_id, shard=shard.number, error=error.message)
+            level = _log.debug if error.kind is Kind.LEASE_HELD else _log.warning  # held: another writer is at it
+            level("shard not sealed", collection=shard.collection_id, shard=shard.number, error=error.message)
         except Exception:  # a defect in one collection's rows must not end the sealing of the others
             _log.exception("shard not sealed", collection=shard.collection_id, shard=shard.number)
         else:
             self._first_seen_s.pop(shard, None)
+
+
+def _fresh(manifests: Iterable[Manifest | None]) -> dict[Shard, list[File]]:
+    """The fresh rows of the collections' shards that have some, oldest first."""
+    return {
+        Shard(manifest.collection.id, number): rows
+        for manifest in manifests
+        if manifest is not None
+        for number, rows in fresh_rows(manifest.live(), manifest.collection).items()
+    }

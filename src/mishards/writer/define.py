@@ -29,14 +29,15 @@ class Fresh(NamedTuple):
 
 
 class Change(NamedTuple):
-    """One step: create (no `old`), replace, or drop (no `new`)."""
+    """Of one collection: create (no `old`), replace, or drop (no `new`)."""
 
     old: Collection | None
     new: Collection | None
 
 
 class Outcome(NamedTuple):
-    """The steps in order, none when everything is as asked already, and the definition as it stands afterwards."""
+    """What changes at once, nothing when everything is as asked already, and the definition as it stands afterwards.
+    Several changes are all replacements."""
 
     changes: tuple[Change, ...]
     collection: Collection | None
@@ -185,7 +186,7 @@ def _create_alias(definition: d.CreateAlias, find: Find, fresh: Fresh) -> Outcom
 
 
 def _alter_alias(definition: d.AlterAlias, find: Find, fresh: Fresh) -> Outcome:
-    """Moves an alias: freed first, as no name may belong to two collections."""
+    """Moves an alias from its holder."""
     alias, old = definition.alias, _require(definition, find)
     holder = _alias_holder(definition.database, alias, find)
     if holder is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from mishards.clock import Clock, hybrid
 from mishards.errors import Kind, MishardsError
@@ -11,7 +11,7 @@ from mishards.metadata.ids import IdBlocks
 from mishards.metadata.mirror import Mirror
 from mishards.model import Collection, CollectionId, FileId, FileKind, PartitionId
 from mishards.ports import CommitRequest, MetadataStore
-from mishards.wire.definitions import AlterAlias, AnyDefinition, CreateAlias, DefineReply, DropPartition
+from mishards.wire.definitions import AnyDefinition, DefineReply, DropPartition
 from mishards.wire.messages import Notice
 from mishards.writer.define import IDS_WANTED, Change, Fresh, Outcome, outcome
 from mishards.writer.publishing import Announce, Publisher
@@ -62,32 +62,27 @@ class Definitions:
             await self._mirror.refresh()
             fresh = Fresh(hybrid(self._clock.unix_ms()), await self._ids.take(IDS_WANTED), self._default_replicas)
             result = outcome(definition, self._find, fresh)  # what it raises is final
-            done = 0
             try:
-                for change in result.changes:
-                    await self._carry_out(change)
-                    done += 1
+                await self._carry_out(result.changes)
             except MishardsError as error:
                 tries += 1
                 if error.kind not in LOST_RACES or tries == TRIES_MAX:
                     raise
-                if isinstance(definition, AlterAlias) and done:  # freed, not yet claimed
-                    definition = CreateAlias(
-                        database=definition.database, collection=definition.collection, alias=definition.alias
-                    )
                 continue
             if result.changes:
                 await self._mirror.refresh()
                 self._announce(Notice())
             return result
 
-    async def _carry_out(self, change: Change) -> None:
-        if change.old is None and change.new is not None:
-            await self._store.create_collection(change.new)
-        elif change.old is not None and change.new is not None:
-            await self._store.replace_collection(change.old, change.new)
-        elif change.old is not None:
-            await self._store.drop_collection(change.old.id)
+    async def _carry_out(self, changes: Sequence[Change]) -> None:
+        """All of them or none."""
+        match changes:
+            case [Change(None, Collection() as new)]:
+                await self._store.create_collection(new)
+            case [Change(Collection() as old, None)]:
+                await self._store.drop_collection(old.id)
+            case [_, *_]:
+                await self._store.replace_collections([(old, new) for old, new in changes if old and new])
 
     def _find(self, database: str, name: str) -> Collection | None:
         manifest = self._mirror.find(database, name)

@@ -61,11 +61,11 @@ class Groups:
         return answer
 
     async def settle(self, collection_id: CollectionId) -> None:
-        """Wait until all that was submitted before is committed or refused."""
+        """Wait until all that was submitted before is committed or refused. To give up waiting changes nothing."""
         queue = self._queues.get(collection_id)
-        if queue is not None:
-            answers = [*queue.in_flight, *(answer for _, answer in queue.waiting)]
-            await asyncio.gather(*answers, return_exceptions=True)
+        answers = [] if queue is None else [*queue.in_flight, *(answer for _, answer in queue.waiting)]
+        if answers:
+            await asyncio.wait(answers)  # a cancelled gather would cancel the answers
 
     async def stop(self) -> None:
         """Refuse what waits and what comes, and wait for the commits in flight."""

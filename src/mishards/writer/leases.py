@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ from mishards.ports import MetadataStore
 
 _log = structlog.get_logger(__name__)
 
+SHARD_LEASES = "shard/"  # how their names begin
 RENEWALS_PER_LEASE = 3  # so that two may be lost
 SEAL_S_MAX = 60.0  # a seal of another writer's shard may be done by a third one after it
 
@@ -33,7 +34,7 @@ class Shard(NamedTuple):
 
     @property
     def lease_name(self) -> str:
-        return f"shard/{self.collection_id}/{self.number}"
+        return f"{SHARD_LEASES}{self.collection_id}/{self.number}"
 
 
 class ShardLeases:
@@ -92,9 +93,9 @@ class ShardLeases:
 
     @asynccontextmanager
     async def claim_seal(self, shard: Shard) -> AsyncIterator[tuple[str, str]]:
-        """The lease (name, nonce) to seal a shard under: its own, or one for this seal alone when another writer owns
-        the shard, since a flush may be asked of any writer. LEASE_HELD: another one flushes it right now."""
-        nonce = await self._hold_if_free(shard)
+        """The lease (name, nonce) to seal a shard under: its own, or one for this seal alone when this writer does not
+        own the shard, since any writer may flush it. LEASE_HELD: another one seals it right now."""
+        nonce = self._nonces.get(shard)
         if nonce is not None:
             try:
                 yield shard.lease_name, nonce
@@ -111,13 +112,10 @@ class ShardLeases:
             with contextlib.suppress(MishardsError):  # it runs out by itself
                 await self._store.release(name, nonce)
 
-    async def _hold_if_free(self, shard: Shard) -> str | None:
-        try:
-            return await self.hold(shard)
-        except MishardsError as error:
-            if error.kind is not Kind.NOT_OWNER:
-                raise
-            return None
+    async def unowned(self, shards: Iterable[Shard]) -> list[Shard]:
+        """Those of the shards whose lease nobody has."""
+        owned = {lease.name for lease in await self._store.leases(SHARD_LEASES)}
+        return [shard for shard in shards if shard.lease_name not in owned]
 
     def forget(self, shard: Shard) -> None:
         """The nonce is worth nothing any more: the next `hold` takes a fresh one, which fences whatever the old one may

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import msgspec
 from pymilvus.grpc_gen import common_pb2, milvus_pb2
 
 from mishards.api.milvus.calls import Call, Table
+from mishards.api.milvus.translate_json import unfolded
 from mishards.api.milvus.translate_schema import key_values, pairs_of
-from mishards.errors import Kind, MishardsError, invalid
+from mishards.errors import Kind, MishardsError
 from mishards.model import Collection, Index
 from mishards.proxy.requests import ProxyService
 from mishards.schema.names import check_index_name
@@ -38,7 +38,7 @@ class IndexCalls:
         if request.index_name:
             check_index_name(request.index_name)
         raw = pairs_of(request.extra_params)
-        params = _flat(raw)
+        params = unfolded(raw, "index params")
         if "json_path" in params:
             raise MishardsError(
                 Kind.UNSUPPORTED, f"index on a path of JSON field {request.field_name} is not supported"
@@ -103,18 +103,6 @@ class IndexCalls:
             pending_index_rows=progress.pending,
             state=states.InProgress if progress.pending else states.Finished,
         )
-
-
-def _flat(raw: dict[str, str]) -> dict[str, Any]:
-    """The parameters with those inside a JSON `params` beside them."""
-    flat: dict[str, Any] = {key: value for key, value in raw.items() if key != "params"}
-    try:
-        nested = msgspec.json.decode(raw.get("params") or b"{}")
-    except msgspec.DecodeError as error:
-        raise invalid(f"index params is not valid JSON: {error}") from None
-    if not isinstance(nested, dict):
-        raise invalid(f"index params should be a JSON object, got {raw['params']!r}")
-    return flat | nested
 
 
 def _chosen(collection: Collection, name: str, field: str) -> list[Index]:

@@ -11,6 +11,7 @@ from mishards.errors import Kind, MishardsError
 
 SERVICE: Final = "milvus.proto.milvus.MilvusService"
 _STATUS_FIELDS: Final = ("status", "alter_status")
+_REASON_CHARACTERS_MAX: Final = 4096  # a request's own text, such as a filter, comes back in it
 _INPUT_ERRORS: Final = (400, 413)  # HTTP statuses: the caller must change the request
 
 
@@ -49,7 +50,7 @@ def status_of(error: MishardsError) -> Any:
     status = common_pb2.Status(
         code=codes.code,
         error_code=codes.legacy,
-        reason=error.message or error.kind.name,
+        reason=(error.message or error.kind.name)[:_REASON_CHARACTERS_MAX],
         retriable=codes.retryable,
     )
     if codes.http in _INPUT_ERRORS:

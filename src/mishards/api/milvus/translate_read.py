@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-import msgspec
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -16,6 +15,7 @@ from pymilvus.grpc_gen import common_pb2, milvus_pb2, schema_pb2
 
 from mishards.api.milvus.calls import Call
 from mishards.api.milvus.translate_columns import fields_data_of, ids_of
+from mishards.api.milvus.translate_json import unfolded
 from mishards.api.milvus.translate_schema import consistency_of, pairs_of
 from mishards.api.milvus.translate_template import template_of
 from mishards.errors import Kind, MishardsError, invalid
@@ -24,6 +24,8 @@ from mishards.proxy.requests import QueryRequest, QueryResult, SearchRequest, Se
 
 COUNT: Final = "count(*)"
 _UNLIMITED: Final = -1
+_UNROUNDED: Final = -1
+_DECIMALS_MAX: Final = 6  # Milvus' own
 _UNSET: Final = ("", "false", "none", "null", "[]")
 
 _UNSERVED_SEARCH: Final = {
@@ -45,7 +47,7 @@ _UNSERVED_QUERY: Final = {
 # Parameters of a search that are not an index's.
 _SEARCH_WORDS: Final = frozenset(
     {
-        *("topk", "limit", "offset", "round_decimal", "metric_type", "anns_field", "params", "radius", "range_filter"),
+        *("topk", "limit", "offset", "round_decimal", "metric_type", "anns_field", "radius", "range_filter"),
         *("ignore_growing", "page_retain_order", "hints", "collection_id", "cluster_id", "timezone", "time_fields"),
         *(
             "json_path",
@@ -66,7 +68,7 @@ _SEARCH_WORDS: Final = frozenset(
 def search_request(request: Any, call: Call) -> SearchRequest:
     """What a Search asks. PARAMETER_INVALID, UNSUPPORTED."""
     _refuse_unserved_parts(request)
-    params = _search_params(request.search_params)
+    params = unfolded(pairs_of(request.search_params), "search_params.params")
     _refuse_unserved(params, _UNSERVED_SEARCH)
     limit = _whole(params, "topk", _whole(params, "limit", None))
     if limit is None:
@@ -82,7 +84,7 @@ def search_request(request: Any, call: Call) -> SearchRequest:
         params={key: value for key, value in params.items() if key not in _SEARCH_WORDS},
         radius=_number(params, "radius"),
         range_filter=_number(params, "range_filter"),
-        round_decimal=_whole(params, "round_decimal", -1),
+        round_decimal=_round_decimal(params),
     )
 
 
@@ -119,16 +121,11 @@ def _refuse_unserved_parts(request: Any) -> None:
             raise MishardsError(Kind.UNSUPPORTED, f"{feature} is not supported")
 
 
-def _search_params(pairs: Any) -> dict[str, Any]:
-    """One dict of the flat parameters and those inside the JSON `params`, which win: they are typed."""
-    params: dict[str, Any] = pairs_of(pairs)
-    try:
-        nested = msgspec.json.decode(params.get("params") or b"{}")
-    except msgspec.DecodeError as error:
-        raise invalid(f"search_params.params is not valid JSON: {error}") from None
-    if not isinstance(nested, dict):
-        raise invalid(f"search_params.params should be a JSON object, got {params['params']!r}")
-    return params | nested
+def _round_decimal(params: Mapping[str, Any]) -> int:
+    decimals: int = _whole(params, "round_decimal", _UNROUNDED)
+    if not _UNROUNDED <= decimals <= _DECIMALS_MAX:
+        raise invalid(f"round_decimal [{decimals}] is invalid, should be -1 or in range [0, {_DECIMALS_MAX}]")
+    return decimals
 
 
 def _queries(placeholder_group: bytes) -> NDArray[np.float32]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
-
+from mishards.api.milvus.translate_json import json_of
 from mishards.errors import Kind, MishardsError, invalid
 
 
@@ -22,17 +21,17 @@ def _value(name: str, value: Any) -> Any:
     if kind == "bytes_val":
         raise MishardsError(Kind.UNSUPPORTED, f"bytes as expression template variable {{{name}}} are not supported")
     if kind == "array_val":
-        return _array(value.array_val)
+        return _array(name, value.array_val)
     return getattr(value, kind)
 
 
-def _array(array: Any) -> list[Any]:
+def _array(name: str, array: Any) -> list[Any]:
     kind = array.WhichOneof("data")
     if kind is None:
         return []
     items = getattr(array, kind).data
     if kind == "array_data":
-        return [_array(item) for item in items]
+        return [_array(name, item) for item in items]
     if kind == "json_data":
-        return [msgspec.json.decode(item) for item in items]
+        return [json_of(item, f"a value of expression template variable {{{name}}}") for item in items]
     return list(items)

@@ -1,0 +1,200 @@
+"""Writes as the owners of the shards get them: split by key, rows and tombstones together (P2, P4)."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from test_catalog import FakeMirror
+
+from mishards.clock import FakeClock
+from mishards.errors import Kind
+from mishards.model import DataType, Field, FieldId, Schema
+from mishards.proxy.catalog import Catalog
+from mishards.proxy.requests import DeleteRequest, RowsRequest
+from mishards.proxy.writing import Writing
+from mishards.schema.columns import Column
+from mishards.schema.keys import shard_of
+from mishards.segment.fresh import decode_rows, decode_tombstones
+from mishards.testing.metadata_records import refused
+from mishards.wire.messages import ShardWrite, WriteReply, WriteRequest
+
+SHARDS = 3
+
+
+def schema(auto_id: bool = False) -> Schema:
+    return Schema(
+        fields=(
+            Field(id=FieldId(100), name="id", type=DataType.INT64, primary_key=True, auto_id=auto_id),
+            Field(id=FieldId(101), name="vector", type=DataType.FLOAT_VECTOR, dim=2),
+        )
+    )
+
+
+class FakeWriters:
+    """Two owners: of shard 0, and of the others. The first call to each may be said to be a repetition."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self._clock = clock
+        self.requests: list[WriteRequest] = []
+        self.retried = False
+
+    async def ask_owners(
+        self, collection_id: int, shards: Sequence[int], call: Callable[..., Awaitable[WriteReply]], deadline_s: float
+    ) -> list[WriteReply]:
+        owners = [[shard for shard in shards if shard == 0], [shard for shard in shards if shard > 0]]
+        left_s = deadline_s - self._clock.monotonic_s()
+        return [await call(self, mine, self.retried, left_s) for mine in owners if mine]
+
+    async def write(self, request: WriteRequest) -> WriteReply:
+        self.requests.append(request)
+        return WriteReply(len(self.requests), 1000 + len(self.requests))
+
+    @property
+    def parts(self) -> list[ShardWrite]:
+        return [part for request in self.requests for part in request.shards]
+
+
+class FakeQuerying:
+    """Finds these keys at version 41."""
+
+    def __init__(self, *keys: int) -> None:
+        self._keys = keys
+
+    async def keys(self, request: Any) -> tuple[pa.Array, int]:
+        return pa.array(self._keys, pa.int64()), 41
+
+
+class FakeIds:
+    async def take(self, count: int) -> int:
+        return 7000
+
+
+class Case:
+    def __init__(self, *, auto_id: bool = False, selected: Sequence[int] = ()) -> None:
+        self.clock = FakeClock()
+        mirror: Any = FakeMirror()
+        mirror.put(loaded=True, shards=SHARDS, schema=schema(auto_id))
+        self.writers = FakeWriters(self.clock)
+        parts: list[Any] = [FakeQuerying(*selected), self.writers, FakeIds()]
+        self.writing = Writing(Catalog(mirror), *parts, self.clock)
+
+    async def write(self, kind: Any, keys: Sequence[int] | None, rows: int) -> Any:
+        columns = {"vector": Column(np.arange(2 * rows, dtype=np.float32).reshape(rows, 2))}
+        if keys is not None:
+            columns["id"] = Column(np.array(keys, np.int64))
+        return await self.writing.write(RowsRequest(kind=kind, collection="books", columns=columns, rows=rows))
+
+    async def delete(self, filter: str, partition: str = "") -> Any:
+        return await self.writing.delete(DeleteRequest(collection="books", filter=filter, partition=partition))
+
+    def written(self) -> dict[int, list[float]]:
+        """Key to vector, every key in the shard that it belongs to."""
+        found: dict[int, list[float]] = {}
+        for part in self.writers.parts:
+            if len(part.rows):
+                batch = decode_rows(part.rows)
+                assert (shard_of(batch.column("100"), SHARDS) == part.shard).all()
+                found |= dict(zip(batch.column("100").to_pylist(), batch.column("101").to_pylist(), strict=True))
+        return found
+
+    def deleted(self) -> dict[int, tuple[int, int]]:
+        """Key to (below, partition), every key in its shard."""
+        found: dict[int, tuple[int, int]] = {}
+        for part in self.writers.parts:
+            if len(part.deletes):
+                stones = decode_tombstones(part.deletes)
+                assert (shard_of(stones.keys, SHARDS) == part.shard).all()
+                pairs = zip(stones.below.tolist(), stones.partitions.tolist(), strict=True)
+                found |= dict(zip(stones.keys.to_pylist(), pairs, strict=True))
+        return found
+
+
+@pytest.mark.parametrize("rows", [1, 50, 3000])
+async def test_every_row_goes_to_the_shard_of_its_key(rows: int) -> None:
+    """One request an owner, whatever the number of shards; the answer is the newest commit's time."""
+    case = Case()
+
+    done = await case.write("insert", range(rows), rows)
+
+    assert case.written() == {key: [2 * key, 2 * key + 1] for key in range(rows)}
+    assert len(case.writers.requests) == min(rows, 2)
+    assert len({request.request_id for request in case.writers.requests}) == len(case.writers.requests)
+    assert (done.count, done.ts, list(done.keys)) == (rows, 1000 + len(case.writers.requests), list(range(rows)))
+
+
+@pytest.mark.parametrize(
+    ("auto_id", "retried", "replaces"), [(False, False, True), (True, False, False), (True, True, True)]
+)
+async def test_rows_replace_older_ones_unless_their_keys_are_new(auto_id: bool, retried: bool, replaces: bool) -> None:
+    """Generated keys are new, but not in a repetition, which may find what the first call wrote."""
+    case = Case(auto_id=auto_id)
+    case.writers.retried = retried
+
+    await case.write("insert", None if auto_id else range(10), 10)
+
+    assert {request.replaces for request in case.writers.requests} == {replaces}
+
+
+async def test_an_upsert_with_generated_keys_deletes_the_old_and_writes_new_ones() -> None:
+    """The old keys' rows die in the commits that bring the new ones, each in its own shard."""
+    case = Case(auto_id=True)
+
+    done = await case.write("upsert", [1, 2, 3, 4], 4)
+
+    assert list(done.keys) == [7000, 7001, 7002, 7003]
+    assert case.written() == {7000 + i: [2.0 * i, 2.0 * i + 1] for i in range(4)}
+    assert case.deleted() == dict.fromkeys([1, 2, 3, 4], (0, 0))
+    assert len({part.shard for part in case.writers.parts}) == len(case.writers.parts)
+
+
+async def test_a_delete_of_keys_looks_nothing_up() -> None:
+    """It kills all that is older than its commit, each key once."""
+    case = Case(selected=[99])
+
+    done = await case.delete("id in [5, 6, 5, 7]")
+
+    assert case.deleted() == dict.fromkeys([5, 6, 7], (0, 0))
+    assert done.count == 3
+
+
+async def test_a_delete_of_keys_in_a_partition_spares_the_others() -> None:
+    """The tombstones name the partition."""
+    case = Case()
+
+    await case.delete("id == 5", partition="north")
+
+    assert case.deleted() == {5: (0, 2)}
+
+
+async def test_a_delete_by_filter_kills_only_what_it_looked_at() -> None:
+    """Rows written after the version that was searched live on (P4)."""
+    case = Case(selected=[5, 8])
+
+    done = await case.delete("id > 5")
+
+    assert case.deleted() == dict.fromkeys([5, 8], (42, 0))
+    assert done.count == 2
+
+
+async def test_a_delete_that_selects_nothing_writes_nothing() -> None:
+    """And counts nothing."""
+    case = Case()
+
+    assert (await case.delete("id > 5")).count == 0
+    assert (await case.delete("id in []")).count == 0
+    assert case.writers.requests == []
+
+
+async def test_what_is_wrong_is_refused_before_any_writer_hears_of_it() -> None:
+    """No filter, no rows, no such partition."""
+    case = Case()
+
+    await refused(Kind.PARAMETER_INVALID, case.delete("  "))
+    await refused(Kind.PARAMETER_INVALID, case.write("insert", [], 0))
+    await refused(Kind.PARAMETER_INVALID, Case(auto_id=True).write("insert", None, 0))
+    await refused(Kind.PARTITION_NOT_FOUND, case.delete("id == 1", partition="south"))
+    assert case.writers.requests == []
