@@ -64,6 +64,7 @@ class ProxySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     request_bytes_max: Bytes = 64 * MIB  # of one gRPC request (P15)
     in_flight_max: Count = 1024  # searches and queries at once; more are refused with RATE_LIMIT
     result_bytes_direct: BytesOrNone = 256 * 1024  # larger results fetch their output fields in a second step
+    result_bytes_max: Bytes = 128 * MIB  # of the rows of one result; a larger one is refused (P15)
     retry_share: Share = 0.10  # retried parts / parts (P17)
     hedge_share: Share = 0.05  # parts asked of a second replica because the first is slow / parts (P17)
     bounded_staleness_s: Seconds = 5.0  # Bounded consistency's bound (P10)

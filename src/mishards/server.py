@@ -30,7 +30,7 @@ from mishards.clock import Clock, SystemClock
 from mishards.config import Settings
 from mishards.datadir import check_format, claim_data_dir
 from mishards.discovery.context import Context
-from mishards.errors import MishardsError, SetupError, invalid
+from mishards.errors import Kind, MishardsError, SetupError, invalid
 from mishards.metadata.ids import IdBlocks
 from mishards.metadata.mirror import Mirror
 from mishards.model import ROLES, Member, NodeId
@@ -47,6 +47,7 @@ from mishards.wire.serving import WireServer
 
 log = structlog.get_logger(__name__)
 
+LOOK_S = 0.1  # while draining
 DOOR_GRACE_S = 1.0  # what the doors give requests in progress, of the five seconds that a stop may take
 IDS_BLOCK = 10_000
 
@@ -85,7 +86,7 @@ class Server:
 
             # shared parts: metadata, storage, who else is there
             store = await self._open_store(parts)
-            storage: Storage = _open("storage", config.storage_url(self.settings))
+            storage = await self._open_storage()
             self._mirror = Mirror(store, self._clock, self.settings.poll_s)
             await self._mirror.start()
             parts.push_async_callback(self._mirror.stop)
@@ -93,7 +94,7 @@ class Server:
             parts.push_async_callback(discovery.close)
 
             # the wire: what other processes ask of this one, before anyone is told that it exists
-            wire = WireServer(self._services, self._clock)
+            wire = self._wire = WireServer(self._services, self._clock)
             self._services["node"] = self
             address = await wire.start(self.settings.host, self.settings.wire_port)
             parts.push_async_callback(wire.stop, DOOR_GRACE_S)
@@ -136,8 +137,7 @@ class Server:
             await self._discovery.register(replace(self._self, state="draining"))
         async with self._parts:
             await asyncio.gather(*(door.stop(DOOR_GRACE_S) for door in self._doors))
-            if self._others_take_over():
-                await asyncio.sleep(self.settings.drain_s - DOOR_GRACE_S)
+            await self._others_take_over()
         log.info("stopped", node=self.node_id)
 
     def ready_line(self) -> str:
@@ -197,9 +197,20 @@ class Server:
         try:
             await store.open()
         except MishardsError as error:
-            raise SetupError(f"metadata service {config.masked(url)} cannot be used: {error.message}") from error
+            raise SetupError(f"metadata service {config.masked(url)} cannot be used: {_line(error.message)}") from error
         parts.push_async_callback(store.close)
         return store
+
+    async def _open_storage(self) -> Storage:
+        """Asked once for what it cannot have, so that a wrong bucket or key is told at the start."""
+        url = config.storage_url(self.settings)
+        storage: Storage = plugins.load("storage", plugins.scheme(url))(url)
+        try:
+            await storage.get("probe")
+        except MishardsError as error:
+            if error.kind is not Kind.GONE:
+                raise SetupError(f"storage {config.masked(url)} cannot be used: {_line(error.message)}") from error
+        return storage
 
     def _open_discovery(self, store: MetadataStore) -> Discovery:
         settings = self.settings
@@ -331,9 +342,13 @@ class Server:
         reasons = [] if self._proxy is None else self._proxy.unhealthy()
         return ["draining", *reasons] if self._draining else reasons
 
-    def _others_take_over(self) -> bool:
-        """Whether waiting helps: there are other readers that can load what this one holds."""
-        return "reader" in self.roles and any(m.id != self.node_id for m in self._membership.of("reader"))
+    async def _others_take_over(self) -> None:
+        """Serve on for a while, as long as there are readers that stay and can load what this one holds."""
+        ends_s = self._clock.monotonic_s() + self.settings.drain_s
+        while "reader" in self.roles and self._clock.monotonic_s() < ends_s:
+            if all(member.id == self.node_id for member in self._membership.of("reader")):
+                return
+            await asyncio.sleep(LOOK_S)
 
 
 def index_kind(name: str) -> IndexKind:
@@ -346,13 +361,14 @@ def index_kind(name: str) -> IndexKind:
     return kind
 
 
-def _open(group: plugins.Group, url: str) -> Any:
-    return plugins.load(group, plugins.scheme(url))(url)
-
-
 def _open_router(name: str) -> Router:
     router: Router = plugins.load("router", name)
     return router
+
+
+def _line(message: str) -> str:
+    """Its first line."""
+    return message.partition("\n")[0]
 
 
 def _cores() -> int:
@@ -406,7 +422,8 @@ class Running:
     """A standalone server in a background thread; a context manager with `.uri`."""
 
     def __init__(self, settings: Settings) -> None:
-        set_up(settings.log_level)
+        if not structlog.is_configured():  # the host program's own set-up stays
+            set_up(settings.log_level)
         self.uri = ""
         self._settings = settings
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -458,5 +475,5 @@ def start(data_dir: str | Path = "./mishards-data", **settings: Any) -> Running:
     >>> with mishards.start("./data") as server:
     ...     client = MilvusClient(server.uri)
     """
-    values = {"port": 0, "http_port": 0, "log_level": "warning", **settings}
-    return Running(replace(Settings(), data=str(data_dir), **values))
+    values = {"data": str(data_dir), "port": 0, "http_port": 0, "log_level": "warning", **settings}
+    return Running(config.load(None, {}, values).settings)

@@ -75,7 +75,7 @@ def check_database(database: str) -> None:
 def check_loaded(collection: Collection, name: str, partitions: Sequence[str]) -> None:
     """COLLECTION_NOT_LOADED, or what is wrong with the partitions."""
     if not collection.loaded:
-        raise MishardsError(Kind.COLLECTION_NOT_LOADED, f"failed to search: collection not loaded[collection={name}]")
+        raise MishardsError(Kind.COLLECTION_NOT_LOADED, f"collection not loaded[collection={name}]")
     readable_partitions(collection, partitions)
 
 

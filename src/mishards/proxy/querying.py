@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mishards.errors import Kind, MishardsError
-from mishards.filter import compile_filter
 from mishards.model import Consistency, Field
+from mishards.proxy.filters import compiled
 from mishards.proxy.plan import Plan
-from mishards.proxy.reading import ReadPath
+from mishards.proxy.reading import ReadPath, check_size
 from mishards.proxy.requests import QueryRequest, QueryResult
 from mishards.proxy.scatter import PartAnswer
 from mishards.schema.keys import no_rows
@@ -28,8 +28,9 @@ INLINE_BYTES = 256 * 1024
 class Querying:
     """Answers `ProxyService.query`."""
 
-    def __init__(self, read_path: ReadPath) -> None:
+    def __init__(self, read_path: ReadPath, result_bytes_max: int) -> None:
         self._read_path = read_path
+        self._result_bytes_max = result_bytes_max
 
     async def query(self, request: QueryRequest) -> QueryResult:
         check_query_window(request.limit, request.offset)
@@ -38,7 +39,7 @@ class Querying:
         reached = await self._read_path.reach(request)
         collection = reached.manifest.collection
         schema = collection.schema
-        compile_filter(request.filter, schema, request.template)
+        await compiled(request.filter, schema, request.template)
         output = resolve_output(schema, () if request.count else request.output, with_key=True)
         limit = -1 if request.limit is None else request.limit + request.offset
 
@@ -61,6 +62,7 @@ class Querying:
         if request.count:
             total = sum(part.answer.count for part in answers)
             return QueryResult(collection=collection, output=(), rows=None, count=total, ts=reached.manifest.ts)
+        check_size(sum(len(part.answer.rows) for part in answers), self._result_bytes_max)
         rows = await merged(answers, output.fields, request.limit, request.offset)
         return QueryResult(
             collection=collection, output=output.names, rows=rows, count=rows.num_rows, ts=reached.manifest.ts

@@ -27,6 +27,15 @@ PLANS_KEPT_MAX = 1024
 Planned = tuple[Plan, dict[str, tuple[NodeId, ...]]]
 
 
+def check_size(size: int, bytes_max: int) -> None:
+    """Refuse a result that is too large to merge and send (P15)."""
+    if size > bytes_max:
+        raise MishardsError(
+            Kind.PARAMETER_TOO_LARGE,
+            f"the result has {size} bytes, the limit is {bytes_max}; ask for fewer rows or output fields",
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Reached:
     """A collection at the version a request will be answered at, or later."""
@@ -66,7 +75,7 @@ class ReadPath:
                 level = manifest.collection.consistency if request.consistency is None else request.consistency
                 if await self._versions.reach(manifest, level, request.guarantee_ts):  # the name may mean another now
                     manifest = await self._catalog.loaded(request.database, request.collection, request.partitions)
-                await self._membership.wait_for("reader", MEMBER_WAIT_S)
+                await self._membership.wait_for("reader", min(MEMBER_WAIT_S, request.timeout_s / 2))
         except TimeoutError as error:
             raise MishardsError(Kind.DEADLINE, f"not answered within {request.timeout_s:g} s") from error
         return Reached(manifest, deadline_s)

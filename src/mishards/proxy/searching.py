@@ -11,11 +11,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mishards.errors import Kind, MishardsError, invalid
-from mishards.filter import compile_filter
 from mishards.model import Collection, DataType, Field, Index, NodeId
 from mishards.ports import IndexKind
+from mishards.proxy.filters import compiled
 from mishards.proxy.plan import Plan
-from mishards.proxy.reading import Reached, ReadPath
+from mishards.proxy.reading import Reached, ReadPath, check_size
 from mishards.proxy.requests import SearchRequest, SearchResult
 from mishards.proxy.scatter import PartAnswer
 from mishards.schema.keys import no_rows
@@ -34,10 +34,17 @@ SCALAR_BYTES = 8
 class Searching:
     """Answers `ProxyService.search`."""
 
-    def __init__(self, read_path: ReadPath, index_kind: Callable[[str], IndexKind], result_bytes_direct: int) -> None:
+    def __init__(
+        self,
+        read_path: ReadPath,
+        index_kind: Callable[[str], IndexKind],
+        result_bytes_direct: int,
+        result_bytes_max: int,
+    ) -> None:
         self._read_path = read_path
         self._index_kind = index_kind
         self._result_bytes_direct = result_bytes_direct
+        self._result_bytes_max = result_bytes_max
 
     async def search(self, request: SearchRequest) -> SearchResult:
         check_search_window(len(request.queries), request.limit, request.offset)
@@ -45,7 +52,7 @@ class Searching:
         collection = reached.manifest.collection
         field = vector_field(collection, request.field)
         index = self._checked(request, collection, field)
-        compile_filter(request.filter, collection.schema, request.template)  # a bad one fails before any hop
+        await compiled(request.filter, collection.schema, request.template)
         output = resolve_output(collection.schema, request.output)
         direct = self._is_direct(request, output)
 
@@ -156,6 +163,7 @@ class Searching:
             )
 
         answer = await self._read_path.scatter.ask_one([node], ask, reached.deadline_s)
+        check_size(len(answer.rows), self._result_bytes_max)
         return from_stream(answer.rows)
 
 

@@ -16,10 +16,11 @@ import pyarrow.compute as pc
 
 from mishards.clock import Clock
 from mishards.errors import Kind, MishardsError, invalid
-from mishards.filter import Filter, compile_filter
+from mishards.filter import Filter
 from mishards.metadata.ids import IdBlocks
 from mishards.model import Collection, PartitionId, Schema
 from mishards.proxy.catalog import Catalog
+from mishards.proxy.filters import compiled
 from mishards.proxy.querying import Querying
 from mishards.proxy.requests import DeleteRequest, Mutation, QueryRequest, RowsRequest
 from mishards.proxy.writers import Writers
@@ -97,7 +98,7 @@ class Writing:
         partition_id = PartitionId(0)
         if request.partition:
             partition_id = await self._partition(request.database, collection, request.partition)
-        condition = compile_filter(request.filter, collection.schema, request.template)
+        condition = await compiled(request.filter, collection.schema, request.template)
         keys = _keys_alone(condition, collection.schema)
         below = 0
         if keys is None:

@@ -22,7 +22,6 @@ from mishards.model import Role
 from mishards.ports import MetadataStore
 from mishards.proxy.node import ProxyNode
 from mishards.server import Server
-from mishards.wire.serving import WireServer
 
 WAIT_S_MAX = 20.0
 
@@ -44,20 +43,18 @@ class Node(Server):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings, SystemClock())
-        self._parts: _Recording = _Recording()
         self._store: _Severable | None = None
 
     @property
     def proxy(self) -> ProxyNode:
-        proxy: ProxyNode = self._services["proxy"]
-        return proxy
+        assert self._proxy is not None, f"{self.node_id} is no proxy"
+        return self._proxy
 
     async def kill(self) -> None:
         """From now on nobody hears of this node. `end` it to free its threads and files."""
         assert self._store is not None
         self._store.severed = True
-        (wire,) = (part for part in self._parts.recorded if isinstance(part, WireServer))
-        await wire.stop(0)
+        await self._wire.stop(0)
 
     async def end(self) -> None:
         """Stop every part without draining."""
@@ -146,24 +143,6 @@ async def until(condition: Callable[[], bool], wait_s: float = WAIT_S_MAX) -> No
     async with asyncio.timeout(wait_s):
         while not condition():  # noqa: ASYNC110 - the condition is anything
             await asyncio.sleep(0.01)
-
-
-class _Recording(AsyncExitStack):
-    """Knows the objects whose methods it will call."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.recorded: list[object] = []
-
-    def push_async_callback(self, callback: Any, /, *args: Any, **kwargs: Any) -> Any:
-        self.recorded.append(getattr(callback, "__self__", None))
-        return super().push_async_callback(callback, *args, **kwargs)
-
-    def pop_all(self) -> _Recording:
-        moved = super().pop_all()
-        assert isinstance(moved, _Recording)
-        moved.recorded = self.recorded
-        return moved
 
 
 class _Severable:

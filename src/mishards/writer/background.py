@@ -101,7 +101,8 @@ class BackgroundSealing:
         try:
             await self._sealer.seal(shard)
         except MishardsError as error:  # the next check tries again
-            level = _log.debug if error.kind is Kind.LEASE_HELD else _log.warning  # held: another writer is at it
+            expected = error.kind in (Kind.LEASE_HELD, Kind.COLLECTION_NOT_FOUND)  # another is at it, or it was dropped
+            level = _log.debug if expected else _log.warning
             level("shard not sealed", collection=shard.collection_id, shard=shard.number, error=error.message)
         except Exception:  # a defect in one collection's rows must not end the sealing of the others
             _log.exception("shard not sealed", collection=shard.collection_id, shard=shard.number)
