@@ -56,25 +56,25 @@ def main() -> None:
 
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="Settings file (TOML).", metavar="FILE")]
-Data = Annotated[str | None, typer.Option(help="Data directory [./mishards-data].", metavar="DIR")]
-Host = Annotated[str | None, typer.Option(help="Address to listen on [127.0.0.1].")]
-Port = Annotated[int | None, typer.Option(help="Port of the Milvus door [19530].")]
-HttpPort = Annotated[int | None, typer.Option(help="Port for health and metrics; 0: any free one [9091].")]
-Metadata = Annotated[str | None, typer.Option(help="Metadata service [sqlite:///DIR/metadata.db].", metavar="URL")]
+Data = Annotated[str | None, typer.Option(help="Data directory (./mishards-data).", metavar="DIR")]
+Host = Annotated[str | None, typer.Option(help="Address to listen on (127.0.0.1).")]
+Port = Annotated[int | None, typer.Option(help="Port of the Milvus door (19530).")]
+HttpPort = Annotated[int | None, typer.Option(help="Port for health; 0: any free one.")]
+Metadata = Annotated[str | None, typer.Option(help="Metadata service (sqlite:///DIR/metadata.db).", metavar="URL")]
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON, complete.")]
 
 
 @app.command()
 def serve(
-    role: Annotated[str | None, typer.Option(help="all, or a list of proxy,reader,writer,builder [all].")] = None,
+    role: Annotated[str | None, typer.Option(help="all, or a list of proxy,reader,writer,builder (all).")] = None,
     config_file: ConfigFile = None,
     data: Data = None,
     host: Host = None,
     port: Port = None,
     http_port: HttpPort = None,
     metadata: Metadata = None,
-    storage: Annotated[str | None, typer.Option(help="Shared storage [file://DIR/storage].", metavar="URL")] = None,
-    discovery: Annotated[str | None, typer.Option(help="Service registry [metadata://].", metavar="URL")] = None,
+    storage: Annotated[str | None, typer.Option(help="Shared storage (file://DIR/storage).", metavar="URL")] = None,
+    discovery: Annotated[str | None, typer.Option(help="Service registry (metadata://).", metavar="URL")] = None,
     node_id: Annotated[str | None, typer.Option(help="Stable name of this node.", metavar="NAME")] = None,
 ) -> None:
     """Run one node: all roles (a standalone server) or some of them."""

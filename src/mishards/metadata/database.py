@@ -104,7 +104,7 @@ class Lane:
         try:
             self.engine = _make_engine(url, writing, threads)
         except (ModuleNotFoundError, SQLAlchemyError) as error:
-            raise SetupError(f"metadata URL {self._where} cannot be used: {error}") from error
+            raise SetupError(f"metadata URL {self._where} cannot be used: {first_line(error)}") from error
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="metadata")
         self._closed = False
 
@@ -137,12 +137,17 @@ class Lane:
         try:
             return job()
         except (OperationalError, InterfaceError) as error:
-            message = f"metadata service {self._where} does not answer: {error.orig}"
+            message = f"metadata service {self._where} does not answer: {first_line(error.orig)}"
             raise MishardsError(Kind.METADATA_UNAVAILABLE, message) from error
         except SQLAlchemyError as error:
-            raise MishardsError(Kind.INTERNAL, f"metadata service {self._where}: {error}") from error
+            raise MishardsError(Kind.INTERNAL, f"metadata service {self._where}: {first_line(error)}") from error
 
 
 def batches(values: Sequence[T]) -> Iterator[Sequence[T]]:
     """The values in runs that fit one IN clause."""
     return (values[start : start + BATCH] for start in range(0, len(values), BATCH))
+
+
+def first_line(error: object) -> str:
+    """SQLAlchemy's errors go on with the statement and a link."""
+    return str(error).partition("\n")[0]

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+from importlib.abc import MetaPathFinder
+from typing import Any
+
+import numpy as np
 import pyarrow as pa
 
 _ALIGNMENT = 8  # of the buffers inside a stream; NumPy and FAISS read them in place
@@ -30,3 +35,22 @@ def single_batch(table: pa.Table) -> pa.RecordBatch:
     if table.num_rows == 0:
         return pa.RecordBatch.from_pylist([], schema=table.schema)
     return table.combine_chunks().to_batches()[0]
+
+
+class _NoPandas(MetaPathFinder):
+    """Makes `import pandas` fail."""
+
+    def find_spec(self, fullname: str, path: Any, target: Any = None) -> None:
+        if fullname == "pandas":
+            raise ModuleNotFoundError("no pandas here", name=fullname)
+
+
+def keep_pandas_out() -> None:
+    """Arrow imports pandas, where it is installed, with the first NumPy array it is given: half a second and 35 MiB
+    that only pymilvus needs. It looks once (each way), and then there is none."""
+    finder = _NoPandas()
+    sys.meta_path.insert(0, finder)
+    try:
+        pa.array(np.zeros(1)).to_numpy()
+    finally:
+        sys.meta_path.remove(finder)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -53,15 +53,15 @@ class Node(Server):
     async def kill(self) -> None:
         """From now on nobody hears of this node. `end` it to free its threads and files."""
         assert self._store is not None
+        await self._wire.stop(0)  # first, or it would answer that it is dead
         self._store.severed = True
-        await self._wire.stop(0)
 
     async def end(self) -> None:
         """Stop every part without draining."""
         await self._parts.aclose()
 
-    async def _open_store(self, parts: AsyncExitStack) -> MetadataStore:
-        self._store = _Severable(await super()._open_store(parts))
+    async def _open_store(self) -> MetadataStore:
+        self._store = _Severable(await super()._open_store())
         store: Any = self._store
         return store  # type: ignore[no-any-return]
 
