@@ -59,7 +59,7 @@ ConfigFile = Annotated[Path | None, typer.Option("--config", help="Settings file
 Data = Annotated[str | None, typer.Option(help="Data directory (./mishards-data).", metavar="DIR")]
 Host = Annotated[str | None, typer.Option(help="Address to listen on (127.0.0.1).")]
 Port = Annotated[int | None, typer.Option(help="Port of the Milvus door (19530).")]
-HttpPort = Annotated[int | None, typer.Option(help="Port for health; 0: any free one.")]
+HttpPort = Annotated[int | None, typer.Option(help="Port for health (9091); 0: any free one.")]
 Metadata = Annotated[str | None, typer.Option(help="Metadata service (sqlite:///DIR/metadata.db).", metavar="URL")]
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON, complete.")]
 
