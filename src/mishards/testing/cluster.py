@@ -156,7 +156,7 @@ class _Severable:
         method = getattr(self._inner, name)
 
         async def call(*arguments: Any) -> Any:
-            if self.severed:
+            if self.severed and name != "close":
                 raise MishardsError(Kind.METADATA_UNAVAILABLE, "this node is dead")
             return await method(*arguments)
 
