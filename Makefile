@@ -9,7 +9,14 @@ BIN    := $(VENV)/bin
 help: ## list the tasks
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
+# A bare Debian has Python without venv; root can put it in.
 $(BIN)/python:
+	@$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || $(MAKE) --no-print-directory venv-by-apt
+
+.PHONY: venv-by-apt
+venv-by-apt:
+	rm -rf $(VENV)
+	apt-get update -qq && apt-get install -qq -y python3-venv
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: pyproject.toml | $(BIN)/python
