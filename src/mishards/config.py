@@ -91,7 +91,7 @@ class WriterSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class BuilderSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    segment_bytes: Bytes = 512 * MIB  # target size of a segment's vectors
+    segment_bytes: Bytes = 512 * MIB  # target size of a segment's rows
     merge_files: Annotated[int, msgspec.Meta(ge=2, description="a whole number, at least 2")] = (
         4  # segments of one size tier that are merged together
     )

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from mishards.model import Collection, CollectionId, Commit, Delta, File, FileId, Member, NodeId, Version
+from mishards.model import Collection, CollectionId, Commit, Delta, File, FileId, FileKind, Member, NodeId, Version
 
 # ---------------------------------------------------------------------------------------------------------- storage
 
@@ -166,8 +166,8 @@ class MetadataStore(Protocol):
     async def forget_member(self, node: NodeId) -> None: ...
 
     # garbage
-    async def removed_files(self, older_than_s: float, limit: int) -> list[File]:
-        """Records removed at least that long ago by the database's clock."""
+    async def removed_files(self, older_than_s: float, limit: int, kind: FileKind | None = None) -> list[File]:
+        """Records (of a kind) removed at least that long ago by the database's clock, oldest first."""
         ...
 
     async def dropped_collections(self, older_than_s: float) -> list[CollectionId]: ...

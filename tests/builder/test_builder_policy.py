@@ -22,8 +22,8 @@ from mishards.builder.policy import (
     Rewrite,
     applied_by_all,
     choose,
+    row_bytes,
     tier,
-    vector_bytes,
 )
 from mishards.config import MIB, BuilderSettings
 from mishards.model import (
@@ -100,8 +100,12 @@ def segment(
     shard: int = 0,
     partition: int = 1,
     indexed: int = 0,
+    scalars_mib: int = 0,
 ) -> File:
-    parts = [Part(kind="vectors", path=f"{id}.vectors", bytes=mib * MIB, field_id=VECTOR)]
+    parts = [
+        Part(kind="vectors", path=f"{id}.vectors", bytes=mib * MIB, field_id=VECTOR),
+        Part(kind="scalars", path=f"{id}.scalars", bytes=scalars_mib * MIB),
+    ]
     if indexed:
         parts.append(Part(kind="index", path=f"{id}.index", bytes=1, field_id=VECTOR, index_id=IndexId(indexed)))
     return File(
@@ -146,6 +150,7 @@ MERGES: list[tuple[str, list[File], list[tuple[int, ...]]]] = [
     ("only as many as fit the target", [segment(i, mib=200) for i in range(1, 7)], [(1, 2, 3, 4, 5)]),
     ("partitions are not mixed", [segment(1), segment(2), segment(3, partition=2), segment(4, partition=2)], []),
     ("shards are not mixed", [segment(1), segment(2), segment(3, shard=1), segment(4, shard=1)], []),
+    ("scalars take room", [segment(i, scalars_mib=500) for i in (1, 2, 3, 4)], []),
     ("dead rows take no room", [segment(i, mib=1000, dead=750) for i in (1, 2, 3, 4)], [(1, 2, 3, 4)]),
     (
         "too many small segments of different tiers: the smallest are merged",
@@ -311,7 +316,7 @@ def test_any_listing(files: list[File], busy: set[FileId]) -> None:
         inputs = [by_id[file_id] for file_id in task.inputs]
         assert {file.shard for file in inputs} == {task.shard}
         if isinstance(task, Merge):
-            assert sum(map(vector_bytes, inputs)) <= SETTINGS.segment_bytes
+            assert sum(map(row_bytes, inputs)) <= SETTINGS.segment_bytes
             assert len(inputs) >= SETTINGS.merge_files
             assert {file.partition_id for file in inputs} == {task.partition_id}
         if isinstance(task, DropTombstones):

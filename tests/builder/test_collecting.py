@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from mishards.builder.collecting import REMOVED_MAX, collectable_paths
+from mishards.builder.collecting import FILES_MAX, REMOVED_MAX, collectable_paths
 from mishards.metadata.store import SqlStore
 from mishards.model import CollectionId, File, FileId, FileKind, Part
+from mishards.ports import CommitRequest
 
 AT_ONCE = replace(SETTINGS, garbage_grace_s=0.0)
 
@@ -62,8 +63,8 @@ class OneExpired(SqlStore):
         self.__dict__.update(store.__dict__)
         self._expired = expired
 
-    async def removed_files(self, older_than_s: float, limit: int) -> list[File]:
-        removed = await super().removed_files(0.0, limit)
+    async def removed_files(self, older_than_s: float, limit: int, kind: FileKind | None = None) -> list[File]:
+        removed = await super().removed_files(0.0, limit, kind)
         return [file for file in removed if file.id == self._expired.id or limit == REMOVED_MAX]
 
 
@@ -88,6 +89,18 @@ async def test_only_unreferenced_objects_go(shop: Shop) -> None:
 
     assert set(await shop.storage.list("")) == await referenced(shop)
     assert await shop.store.removed_files(0.0, 100) == []
+
+
+async def test_a_round_keeps_up(shop: Shop) -> None:
+    """One round collects all that is due, however many batches it takes: garbage does not outgrow the rounds."""
+    many = tuple(replace(record(id, {""}), collection_id=shop.collection.id) for id in range(1, FILES_MAX + 6))
+    first = CommitRequest(collection_id=shop.collection.id, uuid="many", kind="write", now_ms=1, added=many)
+    await shop.store.commit(first)
+    await shop.store.commit(replace(first, uuid="gone", added=(), removed=tuple(file.id for file in many)))
+
+    assert await shop.builder(settings=AT_ONCE).collect() == len(many)
+
+    assert await shop.store.removed_files(0.0, 10) == []
 
 
 async def test_grace(shop: Shop) -> None:

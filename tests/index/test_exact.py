@@ -143,3 +143,18 @@ def test_normalising_keeps_the_original_and_zero_rows() -> None:
 
     assert normalised(vectors).tolist() == [pytest.approx([0.6, 0.8]), [0, 0]]
     assert vectors[0].tolist() == [3, 4]
+
+
+@pytest.mark.parametrize("metric", ["L2", "IP"])
+def test_scores_beyond_float32(metric: str) -> None:
+    """Rows whose score overflows come last, in the order of their ranks, and each row is found once whatever k is."""
+    vectors = np.array([[3e38, 3e38], [0, 0], [3e38, 1], [1, 1], [3e38, 2]], np.float32)
+    query, mask = np.full((1, 2), -1e30, np.float32), np.array([True, True, True, True, False])
+    ranks = np.array([4, 3, 2, 1, 0])
+
+    for k in range(1, 7):
+        scores, positions = exact_search(vectors, query, k, metric, bitmap(mask), lambda: ranks)
+
+        best = [3, 2, 1, 0] if metric == "L2" else [1, 3, 2, 0]
+        assert positions[0].tolist() == (best + [-1] * k)[:k]
+        assert np.isfinite(scores).all()

@@ -121,6 +121,19 @@ async def test_after_a_refusal_a_dropped_or_released_collection_is_named_as_such
     await refused(Kind.COLLECTION_NOT_FOUND, catalog_of(mirror).recheck(manifest, "books"))
 
 
+async def test_after_a_refusal_the_view_of_now_is_planned_with() -> None:
+    """The mirror may have read the collection from the start; during an outage what is known serves on."""
+    mirror = FakeMirror()
+    mirror.put(loaded=True)
+    before = mirror.known["books"]
+    mirror.news = lambda: mirror.known.update(books=Manifest(before.collection))
+
+    assert await catalog_of(mirror).recheck(before, "books") is mirror.known["books"] is not before
+
+    mirror.failure = MishardsError(Kind.METADATA_UNAVAILABLE, "down")
+    assert await catalog_of(mirror).recheck(before, "books") is mirror.known["books"]
+
+
 def test_without_names_all_loaded_partitions_are_read() -> None:
     """Released ones are left out."""
     collection = a_collection(partitions=PARTITIONS, released_partitions=(PartitionId(1),))

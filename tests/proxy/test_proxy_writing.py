@@ -11,8 +11,8 @@ import pytest
 from test_catalog import FakeMirror
 
 from mishards.clock import FakeClock
-from mishards.errors import Kind
-from mishards.model import DataType, Field, FieldId, Schema
+from mishards.errors import Kind, MishardsError
+from mishards.model import Collection, DataType, Field, FieldId, Schema
 from mishards.proxy.catalog import Catalog
 from mishards.proxy.requests import DeleteRequest, RowsRequest
 from mishards.proxy.writing import Writing
@@ -40,6 +40,7 @@ class FakeWriters:
     def __init__(self, clock: FakeClock) -> None:
         self._clock = clock
         self.requests: list[WriteRequest] = []
+        self.dropped: set[int] = set()  # collections
         self.retried = False
 
     async def ask_owners(
@@ -50,6 +51,8 @@ class FakeWriters:
         return [await call(self, mine, self.retried, left_s) for mine in owners if mine]
 
     async def write(self, request: WriteRequest) -> WriteReply:
+        if request.collection_id in self.dropped:
+            raise MishardsError(Kind.COLLECTION_NOT_FOUND, "dropped")
         self.requests.append(request)
         return WriteReply(len(self.requests), 1000 + len(self.requests))
 
@@ -59,13 +62,15 @@ class FakeWriters:
 
 
 class FakeQuerying:
-    """Finds these keys at version 41."""
+    """Finds these keys at version 41 of the collection that the name means by then."""
 
-    def __init__(self, *keys: int) -> None:
+    def __init__(self, mirror: FakeMirror, keys: Sequence[int]) -> None:
+        self._mirror = mirror
         self._keys = keys
 
-    async def keys(self, request: Any) -> tuple[pa.Array, int]:
-        return pa.array(self._keys, pa.int64()), 41
+    async def keys(self, request: Any) -> tuple[Collection, pa.Array, int]:
+        await self._mirror.refresh()
+        return self._mirror.known["books"].collection, pa.array(self._keys, pa.int64()), 41
 
 
 class FakeIds:
@@ -76,17 +81,30 @@ class FakeIds:
 class Case:
     def __init__(self, *, auto_id: bool = False, selected: Sequence[int] = ()) -> None:
         self.clock = FakeClock()
-        mirror: Any = FakeMirror()
-        mirror.put(loaded=True, shards=SHARDS, schema=schema(auto_id))
+        self.mirror = FakeMirror()
+        self.put(schema=schema(auto_id))
         self.writers = FakeWriters(self.clock)
-        parts: list[Any] = [FakeQuerying(*selected), self.writers, FakeIds()]
+        mirror: Any = self.mirror
+        parts: list[Any] = [FakeQuerying(self.mirror, selected), self.writers, FakeIds()]
         self.writing = Writing(Catalog(mirror), *parts, self.clock)
 
-    async def write(self, kind: Any, keys: Sequence[int] | None, rows: int) -> Any:
+    def put(self, **changes: Any) -> None:
+        """The collection as the metadata service has it."""
+        self.mirror.known.clear()
+        self.mirror.put(**{"loaded": True, "shards": SHARDS, "schema": schema(), **changes})
+
+    def made_anew(self) -> None:
+        """Dropped and created again; this proxy hears of it when it asks."""
+        self.writers.dropped = {1}
+        self.mirror.news = lambda: self.put(id=2, created_ts=100)
+
+    async def write(self, kind: Any, keys: Sequence[int] | None, rows: int, schema_ts: int = 0) -> Any:
         columns = {"vector": Column(np.arange(2 * rows, dtype=np.float32).reshape(rows, 2))}
         if keys is not None:
             columns["id"] = Column(np.array(keys, np.int64))
-        return await self.writing.write(RowsRequest(kind=kind, collection="books", columns=columns, rows=rows))
+        return await self.writing.write(
+            RowsRequest(kind=kind, collection="books", columns=columns, rows=rows, schema_ts=schema_ts)
+        )
 
     async def delete(self, filter: str, partition: str = "") -> Any:
         return await self.writing.delete(DeleteRequest(collection="books", filter=filter, partition=partition))
@@ -198,3 +216,44 @@ async def test_what_is_wrong_is_refused_before_any_writer_hears_of_it() -> None:
     await refused(Kind.PARAMETER_INVALID, Case(auto_id=True).write("insert", None, 0))
     await refused(Kind.PARTITION_NOT_FOUND, case.delete("id == 1", partition="south"))
     assert case.writers.requests == []
+
+
+async def test_a_write_follows_a_collection_that_was_made_anew() -> None:
+    """The writer says that the one this proxy knew is gone; the name is looked up once more."""
+    case = Case()
+    case.made_anew()
+
+    await case.write("insert", range(10), 10)
+    await case.delete("id in [1]")
+
+    assert {request.collection_id for request in case.writers.requests} == {2}
+
+
+async def test_a_write_to_a_collection_that_is_gone_fails_once_it_is_sure() -> None:
+    """No name, or still the one that the writer does not know: no endless repetition."""
+    case = Case()
+    case.writers.dropped = {1}
+    await refused(Kind.COLLECTION_NOT_FOUND, case.write("insert", [1], 1))
+
+    case.mirror.news = case.mirror.known.clear
+    await refused(Kind.COLLECTION_NOT_FOUND, case.write("insert", [1], 1))
+
+
+async def test_rows_for_the_collection_before_are_not_written_to_the_new_one() -> None:
+    """A client that described the old schema must look again."""
+    case = Case()
+    case.made_anew()
+
+    await refused(Kind.SCHEMA_MISMATCH, case.write("insert", [1], 1, schema_ts=50))
+    assert case.writers.requests == []
+
+
+async def test_a_delete_by_filter_goes_where_its_keys_were_found() -> None:
+    """An alias may move meanwhile: the keys of one collection must not die in another, which still exists."""
+    case = Case(selected=[5, 8])
+    case.mirror.news = lambda: case.put(id=2)
+
+    await case.delete("id > 5")
+
+    assert {request.collection_id for request in case.writers.requests} == {2}
+    assert case.deleted() == dict.fromkeys([5, 8], (42, 0))

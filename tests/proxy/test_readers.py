@@ -112,6 +112,35 @@ async def test_a_reader_that_starts_anew_is_known_anew() -> None:
         assert w.readers.usable() == []
 
 
+async def test_a_reader_whose_poll_failed_is_suspect_until_one_succeeds() -> None:
+    """Time alone does not clear it, nor does a part that fails meanwhile; an answer does at once."""
+    async with Watching(p.member("a"), p.member("b")) as w:
+        await w.reader.asked.get()
+        w.reader.answers.put_nowait(MishardsError(Kind.PEER_LOST, "gone"))
+        assert await w.reader.asked.get() == 0
+
+        w.readers.failed(p.member("a").id)
+        w.clock.advance(100 * SUSPECT_S)
+        assert w.readers.usable() == ["b"]
+
+        await w.reader.tell(1)
+        assert w.readers.usable() == ["a", "b"]
+
+
+async def test_of_a_reader_that_left_nothing_is_kept() -> None:
+    """Names are new with each process, so that what is kept would grow for ever."""
+    async with Watching(p.member("a")) as w:
+        await w.reader.asked.get()
+        await w.reader.tell(3, SEGMENT.id)
+        w.readers.sent(p.member("a").id)
+        w.readers.failed(p.member("a").id)
+
+        w.membership.set()
+        w.readers.answered(p.member("a").id)
+
+        assert w.readers._ready == w.readers._suspect_until == w.readers._in_flight == w.readers._watchers == {}
+
+
 async def test_suspicion_passes_with_time() -> None:
     """And a suspect is better than nobody."""
     w = Watching(p.member("a"), p.member("b"))

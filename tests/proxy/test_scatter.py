@@ -214,6 +214,16 @@ async def test_no_part_is_sent_after_the_deadline() -> None:
     assert made.readers["a"].asked == []
 
 
+@pytest.mark.parametrize(("left_s", "avoided"), [(0.5, False), (5.0, True)])
+async def test_a_reader_that_is_out_of_a_fair_time_is_avoided(left_s: float, avoided: bool) -> None:
+    """It may hang. Of an impatient client's deadline other clients notice nothing."""
+    made = Cluster("a", "b")
+    made.readers["a"].fails(Kind.DEADLINE)
+
+    assert (await refusal(made.ask(left_s))).kind is Kind.DEADLINE
+    assert (made.health.usable() == ["b"]) is avoided
+
+
 async def test_a_plan_without_files_asks_nobody() -> None:
     """An empty collection is answered by the proxy alone, even without readers."""
     assert await Cluster().ask(files=[]) == {}

@@ -97,7 +97,11 @@ def kills(keys: Sequence[Key], below: int = 0, partition: int = 0) -> Tombstones
 
 
 def segment(
-    record: File, content: Sequence[tuple[Row, int]], dead: Sequence[Key] = (), indexes: Any = None
+    record: File,
+    content: Sequence[tuple[Row, int]],
+    dead: Sequence[Key] = (),
+    indexes: Any = None,
+    unit_bytes: int = 0,
 ) -> HeldSegment:
     """`content`: rows with their versions. `dead`: keys that the delete bitmap masks."""
     content = sorted(content, key=lambda each: each[0].key)
@@ -109,7 +113,7 @@ def segment(
     text = isinstance(content[0][0].key, str)
     columns = SegmentColumns(scalars, {VECTOR: vectors}, schema(text))
     mask = np.array([row.key in dead for row, _ in content]) if dead else None
-    return HeldSegment(record, columns, mask, indexes or {})
+    return HeldSegment(record, columns, mask, indexes or {}, unit_bytes)
 
 
 class FakeMirror:

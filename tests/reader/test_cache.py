@@ -80,6 +80,7 @@ async def test_a_corrupt_object_is_refused_and_fetched_anew(tmp_path: Path, pool
         await kept.cache.get(part)
     assert caught.value.kind is Kind.STORAGE_UNAVAILABLE
     assert kept.cache.bytes == 0
+    assert kept.files == []
 
     kept.storage.objects["a"] = good
     assert (await kept.cache.get(part)).read_bytes() == good
@@ -98,6 +99,34 @@ async def test_the_oldest_copies_make_room(tmp_path: Path, pool: ThreadPoolExecu
     assert kept.cache.bytes <= 3500
     assert {path.name for path in kept.files} == {"0", "2", "3"}
     assert kept.cache.bytes == sum(path.stat().st_size for path in kept.files)
+
+
+async def test_pinned_copies_stay_however_full_the_cache_is(tmp_path: Path, pool: ThreadPoolExecutor) -> None:
+    """What is being mapped must be there; unpinned ones go first, and the rest when its pin ends."""
+    kept = Kept(tmp_path, pool, bytes_max=1500)
+    parts = [kept.storage.add(str(number)) for number in range(3)]
+
+    async with kept.cache.pinning(parts[:2]):
+        for part in (parts[2], *parts[:2]):
+            await kept.cache.get(part)
+        assert {path.name for path in kept.files} == {"0", "1"}
+    assert {path.name for path in kept.files} == {"1"}
+
+
+async def test_two_pins_of_one_copy_end_with_the_second(tmp_path: Path, pool: ThreadPoolExecutor) -> None:
+    """Two loads share an object; a load that fails gives its pin back; none is left in the end."""
+    kept = Kept(tmp_path, pool, bytes_max=0)
+    part = kept.storage.add("a")
+
+    async with kept.cache.pinning([part]):
+        with pytest.raises(RuntimeError):
+            async with kept.cache.pinning([part]):
+                await kept.cache.get(part)
+                raise RuntimeError("it cannot be mapped")
+        assert [path.name for path in kept.files] == ["a"]
+
+    assert kept.files == []
+    assert not kept.cache._pins
 
 
 async def test_an_object_that_is_gone_leaves_nothing_behind(tmp_path: Path, pool: ThreadPoolExecutor) -> None:

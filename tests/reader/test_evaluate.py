@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 from mishards.model import FileKind
+from mishards.reader import evaluate
 from mishards.reader.columns import take_rows
 from mishards.reader.evaluate import Condition, Question, search
 from mishards.reader.scan import count, scan
@@ -251,3 +252,32 @@ def test_masks_are_extended_where_a_block_has_grown_and_the_oldest_forgotten() -
     cache.get("c", 1, lambda start: compute(start, 1))
     cache.get("a", 5, lambda start: compute(start, 5))
     assert asked[-1] == (0, 5)
+
+
+@pytest.mark.parametrize("metric", ["L2", "IP"])
+def test_a_range_gives_no_more_than_the_merge_can_keep(metric: str) -> None:
+    """Per source the best k of each query, and those that tie with the k-th; the rest would only fill memory (P15)."""
+    made = world(3)
+    wide = question(made, "", k=3, metric=metric, radius=100.0 if metric == "L2" else -1.0)
+
+    for source in made.sources:
+        numbers, scores, positions = evaluate._in_range(source, source.alive, wide)
+        assert len(numbers) == len(scores) == len(positions)
+        for query in range(2):
+            mine = scores[numbers == query]
+            assert (mine[3:] == mine[2:3]).all()
+    assert found(made, wide) == expected(made, wide, lambda row: True)
+
+
+def test_a_narrow_filter_normalises_only_what_it_selects() -> None:
+    """The scores are bit by bit those of the whole segment's copy, which is not made for them (I5, P15)."""
+    content = [(h.Row(n, 1 if n == 50 else 2, (0.1 + n, 0.7)), 1) for n in range(100)]
+    held = h.segment(h.file(1, FileKind.SEGMENT, 100, 1), content)
+    made = World([held.source(1)], [row for row, _ in content], False)
+
+    narrow = found(made, question(made, "number == 1", metric="COSINE", k=1))
+    assert held._units == {}
+    whole = found(made, question(made, "", metric="COSINE", k=100))
+
+    assert [answer[0] in rest for answer, rest in zip(narrow, whole, strict=True)] == [True, True]
+    assert held._units != {}

@@ -11,6 +11,7 @@ import numpy as np
 from mishards.clock import FakeClock
 from mishards.model import FileKind, Index, IndexId, Part
 from mishards.reader.holding import KEEP_UNPLACED_S, Holdings
+from mishards.reader.segments import HeldSegment, unit_bytes
 from mishards.wire.placement import file_key
 
 
@@ -229,8 +230,8 @@ async def test_an_index_of_a_dropped_definition_answers_nothing() -> None:
     assert source.index(8) is None
 
 
-def _index(id: int, type: str) -> Index:
-    return Index(id=IndexId(id), name="vector", field_id=h.VECTOR, type=type, metric="L2")
+def _index(id: int, type: str, metric: str = "L2") -> Index:
+    return Index(id=IndexId(id), name="vector", field_id=h.VECTOR, type=type, metric=metric)
 
 
 def test_the_memory_of_unit_vectors_counts() -> None:
@@ -243,3 +244,70 @@ def test_the_memory_of_unit_vectors_counts() -> None:
     segment.source(1).unit_vectors(h.VECTOR)
 
     assert segment.bytes == np.zeros((2, h.DIM), np.float32).nbytes
+
+
+def by_cosine(house: h.House, key: int, size: int) -> Any:
+    """A segment without an index of a collection that is searched by cosine; its vectors have that size."""
+    house.manifest.collection = h.collection(indexes=(_index(7, "FLAT", "COSINE"),))
+    part = Part(kind="vectors", path=f"v/{key}", bytes=size, field_id=h.VECTOR)
+    record = house.add(FileKind.SEGMENT, 1, None, parts=(part,))
+    content = [(row, 1) for row in h.rows([key])]
+    house.loader.segments[record.id] = h.segment(
+        record, content, unit_bytes=unit_bytes(record, house.manifest.collection)
+    )
+    return record
+
+
+async def test_unit_vectors_have_their_room_before_they_are_made() -> None:
+    """Else the first searches by cosine would take all segments' copies beyond the memory (P15)."""
+    house = h.House()
+    for key in range(5):
+        by_cosine(house, key, 40)
+    reader = Reader(house, memory_bytes_max=100)
+
+    for _ in range(3):
+        await reader.follow()
+
+    assert len(reader.held) == 2
+    assert reader.holdings.bytes == 80
+
+
+def test_only_cosine_without_an_index_makes_unit_vectors() -> None:
+    """An index has its own copy; the other metrics need none."""
+    vectors = Part(kind="vectors", path="v", bytes=40, field_id=h.VECTOR)
+    index = Part(kind="index", path="i", bytes=50, field_id=h.VECTOR, index_id=IndexId(7))
+    bare, covered = (h.file(1, FileKind.SEGMENT, 1, 1, parts=parts) for parts in ((vectors,), (vectors, index)))
+    cosine = h.collection(indexes=(_index(7, "FLAT", "COSINE"),))
+
+    assert unit_bytes(bare, cosine) == 40
+    assert unit_bytes(covered, cosine) == 0
+    assert unit_bytes(bare, h.collection(indexes=(_index(7, "FLAT", "L2"),))) == 0
+    assert unit_bytes(bare, h.collection()) == 0
+
+
+def test_unit_vectors_are_shared_and_go_with_the_records_that_need_them() -> None:
+    """A record with an index attached shares the columns but not the copies that searches made before it came."""
+    house = h.House()
+    record = house.flush([(row, 1) for row in h.rows([1, 2])])
+    first = house.loader.segments[record.id]
+    second, indexed = (HeldSegment(record, first.columns, None, {}) for _ in range(2))
+
+    unit = first.source(1).unit_vectors(h.VECTOR)
+    assert second.source(1).unit_vectors(h.VECTOR) is unit
+    assert (second.bytes, indexed.bytes) == (unit.nbytes, 0)
+
+    del unit, first, second
+    house.loader.segments.clear()
+    assert len(indexed.columns._units) == 0
+
+
+def test_the_memory_of_filter_results_counts() -> None:
+    """One byte a row for each filter that is kept."""
+    house = h.House()
+    record = house.flush([(row, 1) for row in h.rows([1, 2])])
+    segment = house.loader.segments[record.id]
+
+    for number in range(20):
+        segment.source(1).masks.get(number, 2, lambda start: np.ones(2 - start, np.bool_))
+
+    assert segment.bytes == 16 * 2

@@ -142,3 +142,28 @@ async def test_two_who_want_one_segment_do_not_change_it_side_by_side() -> None:
 
     assert most[0] == 1
     assert await keys_at(hosted, [flushed], 2) == [2]
+
+
+async def test_many_files_after_a_pause_do_not_hold_up_the_loop() -> None:
+    """Others run between two of them; nothing is answered at the new version before all are applied."""
+    house = h.House()
+    fresh = [house.write(h.rows([number])) for number in range(20)]
+    for number in range(20):
+        house.delete([number])
+    hosted = house.hosted()
+    seen: list[int] = []
+
+    async def watch() -> None:
+        while hosted.applied < house.manifest.version:
+            seen.append(len(hosted._tombstones.get(0, {})))
+            await asyncio.sleep(0)
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(hosted.advance())
+        tasks.create_task(hosted.hold(fresh))
+        tasks.create_task(watch())
+
+    assert set(range(1, 20)) <= set(seen)
+    assert await keys_at(hosted, fresh, 20) == list(range(20))
+    assert await keys_at(hosted, fresh, 30) == list(range(10, 20))
+    assert await keys_at(hosted, fresh, 40) == []

@@ -255,3 +255,80 @@ async def test_two_writers_may_adopt_at_once(house: House) -> None:
             await writer.mirror.refresh()
             assert writer.live(books, FileKind.ROWS) == []
             assert sorted((await writer.found(books)).values(), key=str) == ["1", "2", "3"]
+
+
+async def test_a_shard_that_cannot_be_sealed_rests(house: House) -> None:
+    """A failed seal is tried again after a rest, twice as long each time; the shards beside it are sealed meanwhile."""
+    async with house.writer(settings=replace(QUIET, seal_files=1)) as writer:
+        bad, good = await writer.create(name="bad"), await writer.create(name="good")
+        tries = []
+
+        async def refuse(request: CommitRequest) -> Commit:
+            if request.kind == "layout" and request.collection_id == bad.id:
+                tries.append(house.clock.now_s)
+                raise MishardsError(Kind.INTERNAL, "primary key 1 has two live rows")
+            return await writer.store.inner.commit(request)  # type: ignore[no-any-return]
+
+        writer.store.commit = refuse
+        await writer.write(bad, insert([1]))
+        await writer.write(good, insert([1]))
+        background = writer.node._background
+        assert len(background.check()) == 2
+        for shard in background.check():
+            await background._seal(shard)
+        assert writer.live(good, FileKind.ROWS) == []
+        assert background.check() == []
+
+        for rest_s in (1.0, 2.0, 4.0):
+            house.clock.advance(rest_s - 0.1)
+            assert background.check() == []
+            house.clock.advance(0.2)
+            for shard in background.check():
+                await background._seal(shard)
+
+        assert len(tries) == 4
+
+
+async def test_a_refused_seal_leaves_no_objects(house: House) -> None:
+    """Segments whose layout commit was refused are deleted again."""
+    async with house.writer() as writer:
+        books = await writer.create()
+        await writer.write(books, insert([1]))
+        (rows,) = writer.live(books, FileKind.ROWS)
+
+        async def remove_first(request: CommitRequest) -> Commit:
+            assert await house.storage.list("")
+            theirs = replace(request, uuid="theirs", added=(), leases=(), removed=(rows.id,))
+            writer.store.commit = writer.store.inner.commit
+            await writer.store.inner.commit(theirs)
+            return await writer.store.inner.commit(request)  # type: ignore[no-any-return]
+
+        writer.store.commit = remove_first
+        assert (await writer.flush(books)).files == ()
+
+        assert await house.storage.list("") == []
+
+
+async def test_a_stop_cuts_a_flush_off(house: House) -> None:
+    """A flush, a definition and a write that meet a stopping writer are UNAVAILABLE, and the stop does not wait."""
+    async with house.writer() as writer:
+        books = await writer.create()
+        await writer.write(books, insert([1]))
+        entered = asyncio.Event()
+
+        async def hang(request: CommitRequest) -> Commit:
+            entered.set()
+            await asyncio.Event().wait()
+            raise AssertionError("unreachable")
+
+        writer.store.commit = hang
+        flush = asyncio.create_task(writer.flush(books))
+        await entered.wait()
+
+        await asyncio.wait_for(writer.node.stop(), 1)
+
+        drop = d.DropCollection(database="default", collection="books")
+        for refused in (flush, writer.flush(books), writer.define(drop), writer.write(books, insert([2]))):
+            with pytest.raises(MishardsError) as raised:
+                await refused
+            assert raised.value.kind is Kind.UNAVAILABLE

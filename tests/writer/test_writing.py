@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
-from writer_house import PK, QUIET, VECTOR, House, batch, delete, insert, request, until
+from writer_house import NAME, PK, QUIET, VECTOR, House, batch, delete, insert, request, until
 
 from mishards.errors import Kind, MishardsError
 from mishards.model import Commit, FileKind, NodeId, PartitionId, Version
@@ -167,7 +167,9 @@ async def test_what_does_not_fit_is_refused_alone(house: House) -> None:
         assert (await refused(writer.write(nowhere, insert([1])))).kind is Kind.COLLECTION_NOT_FOUND
         assert (await refused(writer.write(books, insert([1]), partition=9))).kind is Kind.PARTITION_NOT_FOUND
         assert (await refused(writer.write(books, insert([1], shard=1)))).kind is Kind.PARAMETER_INVALID
-        assert (await refused(writer.write(books, slim))).kind is Kind.SCHEMA_MISMATCH
+        turned = ShardWrite(0, rows=memoryview(encode_rows(batch([1]).select([NAME, PK, VECTOR]))))
+        for misfit in (slim, turned):
+            assert (await refused(writer.write(books, misfit))).kind is Kind.SCHEMA_MISMATCH
         assert (await writer.write(books, delete([1]), partition=9)).version == 1
 
 
@@ -302,3 +304,26 @@ async def test_a_partition_of_a_delete_limits_its_reach(house: House) -> None:
         await writer.write(books, delete([1], partition_id=PartitionId(default + 1)))
 
         assert await writer.found(books) == {(default, 1): "a"}
+
+
+async def test_requests_that_wait_for_a_lease_are_bounded(house: House) -> None:
+    """Rows count against the bound of the queue from their arrival on, also while their shard is being taken (P15)."""
+    async with house.writer(settings=replace(QUIET, queue_bytes_max=3_000)) as writer:
+        books = await writer.create()
+        free = asyncio.Event()
+
+        async def held(*arguments: Any) -> Any:
+            await free.wait()
+            return await writer.store.inner.acquire(*arguments)
+
+        writer.store.acquire = held
+        part = insert([1])
+        writes = [asyncio.create_task(writer.write(books, part)) for _ in range(3_000 // len(part.rows))]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+        assert (await refused(writer.write(books, part))).kind is Kind.RATE_LIMIT
+        assert (await refused(writer.write(books, part))).kind is Kind.RATE_LIMIT
+        free.set()
+        await asyncio.gather(*writes)
+        assert writer.node.queued_bytes == 0

@@ -35,6 +35,7 @@ from mishards.wire.messages import Notice
 TRANSFERS_MAX = 8  # of one attempt at once (P15)
 OUTCOME_TRIES = 5  # to learn what became of a commit whose answer was lost
 OUTCOME_PAUSE_S = 1.0
+DISCARD_S_MAX = 1.0  # a stop waits for it; what it does not reach stays as garbage
 REFUSALS = frozenset({Kind.FENCED, Kind.CONFLICT, Kind.COLLECTION_NOT_FOUND})
 
 T = TypeVar("T")
@@ -204,8 +205,9 @@ class Attempt:
     async def discard(self) -> None:
         """Delete the uploads that no commit can have listed, as far as storage allows."""
         if self._uploads:
-            with suppress(MishardsError):
-                await self._tools.storage.delete(self._uploads)
+            with suppress(MishardsError, TimeoutError):
+                async with asyncio.timeout(DISCARD_S_MAX):
+                    await self._tools.storage.delete(self._uploads)
 
 
 async def all_of(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:

@@ -16,10 +16,11 @@ from mishards.model import CollectionId, File, FileKind, Version
 from mishards.ports import MetadataStore, Storage
 
 LEASE = "gc"
-FILES_MAX = 1_000  # collected in one round (P15)
+FILES_MAX = 1_000  # collected at once (P15)
+BATCHES_MAX = 100  # of one round: within it the garbage of a busy cluster is gone, or the next round goes on
 COMMITS_KEPT = 1_000  # newest of each collection, and all of the last day: whoever asks for a lost commit asks soon
 COMMITS_AGE_S = 86_400.0
-REMOVED_MAX = 100_000  # records that are read to learn what expired segments share with younger ones (P15)
+REMOVED_MAX = 100_000  # segment records that are read to learn what expired ones share with younger ones (P15)
 
 log = structlog.get_logger()
 
@@ -44,7 +45,13 @@ class Collector:
         try:
             async with self._claims.hold(LEASE):
                 await self._store.forget_commits(COMMITS_AGE_S, COMMITS_KEPT)
-                return await self._collect_collections() + await self._collect_files()
+                collected = await self._collect_collections()
+                for _ in range(BATCHES_MAX):
+                    count = await self._collect_files()
+                    collected += count
+                    if count < FILES_MAX:
+                        break
+                return collected
         except MishardsError as error:
             if error.kind is Kind.LEASE_HELD:
                 return 0
@@ -60,12 +67,13 @@ class Collector:
         return len(dropped)
 
     async def _collect_files(self) -> int:
+        """Collect the oldest files: how many records went."""
         expired = await self._store.removed_files(self._grace_s, FILES_MAX)
         if not expired:
             return 0
         segments = [file for file in expired if file.kind is FileKind.SEGMENT]
         fresh = [file for file in expired if file.kind is not FileKind.SEGMENT]  # they share nothing
-        kept = await self._kept(expired) if segments else {}
+        kept = await self._kept(segments) if segments else {}
         expired = [*fresh, *(file for file in segments if file.collection_id in kept)]
         paths = collectable_paths(expired, (file for files in kept.values() for file in files))
         await self._storage.delete(paths)
@@ -74,7 +82,7 @@ class Collector:
         return len(expired)
 
     async def _kept(self, expired: Iterable[File]) -> dict[CollectionId, list[File]]:
-        """By collection, every record besides `expired`; collections of which that is not known are left out."""
+        """By collection, the records besides `expired` that may share parts; unknown collections are left out."""
         ids = {file.id for file in expired}
         kept: dict[CollectionId, list[File]] = {}
         # Live records first: one that is removed in between is found among the removed ones then.
@@ -84,9 +92,9 @@ class Collector:
             except MishardsError as error:
                 if error.kind is not Kind.COLLECTION_NOT_FOUND:  # dropped: its files will go with it
                     raise
-        removed = await self._store.removed_files(0.0, REMOVED_MAX)
+        removed = await self._store.removed_files(0.0, REMOVED_MAX, FileKind.SEGMENT)
         if len(removed) == REMOVED_MAX:
-            log.warning("too many removed files wait, segments are not collected", limit=REMOVED_MAX)
+            log.warning("too many removed segments wait, segments are not collected", limit=REMOVED_MAX)
             return {}
         for file in removed:
             if file.id not in ids and file.collection_id in kept:

@@ -144,11 +144,12 @@ def choose(
     return sorted(tasks, key=lambda task: URGENCY.index(type(task)))
 
 
-def vector_bytes(file: File) -> int:
-    """The bytes of a segment's vectors once its dead rows are gone."""
+def row_bytes(file: File) -> int:
+    """The bytes of a segment's rows, vectors and scalars, once its dead ones are gone: what a merge holds in memory."""
     if not file.rows:
         return 0
-    return sum(part.bytes for part in file.parts if part.kind == "vectors") * (file.rows - file.dead) // file.rows
+    bytes = sum(part.bytes for part in file.parts if part.kind in ("vectors", "scalars"))
+    return bytes * (file.rows - file.dead) // file.rows
 
 
 def tier(size: int, settings: BuilderSettings) -> int:
@@ -187,8 +188,8 @@ def mergeable(segments: Sequence[File], settings: BuilderSettings) -> list[File]
     """The segments of one partition and shard to merge now, or none: the lowest tier that has merge_files of them; or
     the smallest, when all tiers but the largest hold too many together."""
     by_tier: dict[int, list[File]] = defaultdict(list)
-    for segment in sorted(segments, key=lambda file: (vector_bytes(file), file.id)):
-        by_tier[tier(vector_bytes(segment), settings)].append(segment)
+    for segment in sorted(segments, key=lambda file: (row_bytes(file), file.id)):
+        by_tier[tier(row_bytes(segment), settings)].append(segment)
     for level in sorted(by_tier, reverse=True):
         fitting = _fitting(by_tier[level], settings.segment_bytes)
         if len(fitting) >= settings.merge_files:
@@ -205,7 +206,7 @@ def _fitting(ascending: Sequence[File], bytes_max: int) -> list[File]:
     fitting: list[File] = []
     total = 0
     for segment in ascending[:MERGE_INPUTS_MAX]:
-        total += vector_bytes(segment)
+        total += row_bytes(segment)
         if total > bytes_max:
             break
         fitting.append(segment)

@@ -2,6 +2,6 @@
 (`evaluate`; `documents` for JSON).
 """
 
-from mishards.filter.compiled import Filter, compile_filter
+from mishards.filter.compiled import Filter, compile_filter, weight
 
-__all__ = ["Filter", "compile_filter"]
+__all__ = ["Filter", "compile_filter", "weight"]

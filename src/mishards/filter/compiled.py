@@ -63,6 +63,11 @@ def compile_filter(text: str, schema: Schema, template: Mapping[str, Any] | None
     return Filter(text, False, _keys(predicate, schema.primary.column), predicate, checker.columns)
 
 
+def weight(text: str, template: Mapping[str, Any]) -> int:
+    """What compiling costs grows with this: the text's characters and the template's values."""
+    return len(text) + sum(len(value) for value in template.values() if isinstance(value, str | list | tuple))
+
+
 def _keys(predicate: Predicate, primary: str) -> list[Any] | None:
     """The primary keys outside which the predicate cannot be true, or None when they are not listed in it."""
     match predicate:

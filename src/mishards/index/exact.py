@@ -7,6 +7,9 @@ speed up to some hundred queries.
 
 Ties are broken by position. FAISS returns any of the rows that tie at the k-th place, so one more row is asked for, and
 where the k-th and the next tie, all rows as good as the k-th are collected.
+
+FAISS leaves out rows whose score is beyond float32 (components near 1e19 and more) or no number: they come last here,
+with the worst score there is, so that min(k, allowed) rows are returned always (I6).
 """
 
 from __future__ import annotations
@@ -17,11 +20,13 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from mishards.index.bitmaps import Bitmap, bitmap, selector
+from mishards.index.bitmaps import Bitmap, allowed_count, bitmap, selector
 from mishards.index.metrics import best_first, larger_is_better, normalised, prepared
 from mishards.ports import Matrix
 
 __all__ = ["bitmap", "exact_range", "exact_search", "normalised"]
+
+WORST = np.finfo(np.float32).max  # as FAISS scores an empty place
 
 Hits = tuple[Matrix, NDArray[np.int64]]
 Ranks = Callable[[], NDArray[np.int64]]
@@ -39,7 +44,9 @@ def exact_search(
     queries = prepared(queries, metric)
     scores, positions = _nearest(vectors, queries, k + 1, metric, allowed)
     tied = (scores[:, :-1] == scores[:, 1:]) & (positions[:, 1:] >= 0)
-    if not tied.any():
+    places = min(k, allowed_count(allowed, len(vectors)))
+    short = (positions[:, :places] < 0).any(axis=1)
+    if not tied.any() and not short.any():
         return scores[:, :k], positions[:, :k]
     rank_of = ranks() if ranks is not None else np.arange(len(vectors))
     scores, positions = best_first(scores, positions, metric, _ranks_at(rank_of, positions))
@@ -48,6 +55,8 @@ def exact_search(
         _, reached, at = _within(vectors, queries[query : query + 1], radius, metric, allowed)
         reached, at = best_first(reached, at, metric, rank_of[at])
         scores[query, :k], positions[query, :k] = reached[:k], at[:k]
+    for query in np.flatnonzero(short):
+        _add_left_out(scores[query, :places], positions[query, :places], metric, allowed, rank_of)
     return scores[:, :k], positions[:, :k]
 
 
@@ -102,6 +111,18 @@ def _within(
     offsets = faiss.rev_swig_ptr(found.lims, nq + 1).astype(np.int64)
     count = int(offsets[-1])
     return offsets, faiss.rev_swig_ptr(found.distances, count).copy(), faiss.rev_swig_ptr(found.labels, count).copy()
+
+
+def _add_left_out(
+    scores: Matrix, positions: NDArray[np.int64], metric: str, allowed: Bitmap | None, rank_of: NDArray[np.int64]
+) -> None:
+    """Fill the places (k,) of one query that FAISS left empty though there are rows for them. In place."""
+    rows, found = len(rank_of), int((positions >= 0).sum())
+    missing = np.ones(rows, bool) if allowed is None else np.unpackbits(allowed, count=rows, bitorder="little") > 0
+    missing[positions[:found]] = False
+    left_out = np.flatnonzero(missing)
+    positions[found:] = left_out[np.argsort(rank_of[left_out])][: len(positions) - found]
+    scores[found:] = -WORST if larger_is_better(metric) else WORST
 
 
 def _selector(allowed: Bitmap | None) -> faiss.IDSelector:

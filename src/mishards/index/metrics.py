@@ -40,6 +40,7 @@ def best_first(
     `scores`, `positions` (nq, k) or (n,). FAISS leaves the order of equal scores open.
     """
     order = np.lexsort(
-        (positions if ranks is None else ranks, -scores if larger_is_better(metric) else scores), axis=-1
+        (positions.view(np.uint64) if ranks is None else ranks, -scores if larger_is_better(metric) else scores),
+        axis=-1,
     )
     return np.take_along_axis(scores, order, axis=-1), np.take_along_axis(positions, order, axis=-1)

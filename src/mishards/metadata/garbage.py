@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, delete, func, select, update
+from sqlalchemy import Connection, delete, func, select, true, update
 
 from mishards.clock import LOGICAL_BITS
 from mishards.metadata.chain import file_of
 from mishards.metadata.database import DatabaseMs, batches
 from mishards.metadata.tables import collections, commits, files, payloads
-from mishards.model import File, FileId
+from mishards.model import File, FileId, FileKind
 
 COMMITS_MAX = 10_000  # forgotten of one collection in one transaction, which others wait for (P15)
 
 
-def removed_files(connection: Connection, older_than_s: float, limit: int) -> list[File]:
+def removed_files(connection: Connection, older_than_s: float, limit: int, kind: FileKind | None) -> list[File]:
+    wanted = true() if kind is None else files.c.kind == int(kind)
     rows = connection.execute(
         select(files.c.document, files.c.removed)
-        .where(files.c.removed_ms <= DatabaseMs() - int(older_than_s * 1000))
+        .where(files.c.removed_ms <= DatabaseMs() - int(older_than_s * 1000), wanted)
         .order_by(files.c.removed_ms)
         .limit(limit)
     )

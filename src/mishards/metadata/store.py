@@ -14,7 +14,7 @@ from mishards.metadata import chain, definitions, garbage, members, migrate
 from mishards.metadata.database import Lane, make_folder, parse_url
 from mishards.metadata.ids import start_counter, take_ids
 from mishards.metadata.leases import acquire, read_leases, release, renew
-from mishards.model import Collection, CollectionId, Commit, Delta, File, FileId, Member, NodeId, Version
+from mishards.model import Collection, CollectionId, Commit, Delta, File, FileId, FileKind, Member, NodeId, Version
 from mishards.ports import CommitRequest, Head, Lease
 
 
@@ -107,8 +107,8 @@ class SqlStore:
     async def forget_member(self, node: NodeId) -> None:
         await self._writes.run(partial(members.forget_member, node=node))
 
-    async def removed_files(self, older_than_s: float, limit: int) -> list[File]:
-        return await self._reads.run(partial(garbage.removed_files, older_than_s=older_than_s, limit=limit))
+    async def removed_files(self, older_than_s: float, limit: int, kind: FileKind | None = None) -> list[File]:
+        return await self._reads.run(partial(garbage.removed_files, older_than_s=older_than_s, limit=limit, kind=kind))
 
     async def dropped_collections(self, older_than_s: float) -> list[CollectionId]:
         return await self._reads.run(partial(definitions.dropped_collections, older_than_s=older_than_s))

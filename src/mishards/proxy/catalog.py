@@ -40,12 +40,14 @@ class Catalog:
             check_loaded(manifest.collection, name, partitions)
         return manifest
 
-    async def recheck(self, manifest: Manifest, name: str) -> None:
+    async def recheck(self, manifest: Manifest, name: str) -> Manifest:
         """After a reader refused: the collection as the metadata service has it. COLLECTION_NOT_FOUND / _NOT_LOADED."""
         await self.refresh_if_possible()
-        if self._mirror.get(manifest.collection.id) is None:
+        current = self._mirror.get(manifest.collection.id)
+        if current is None:
             raise collection_not_found(name, manifest.collection.database)
-        check_loaded(manifest.collection, name, ())
+        check_loaded(current.collection, name, ())
+        return current
 
     async def refresh_if_possible(self) -> None:
         try:

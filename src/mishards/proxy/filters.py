@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from mishards.errors import Kind, MishardsError
-from mishards.filter import Filter, compile_filter
+from mishards.filter import Filter, compile_filter, weight
 from mishards.model import Schema
 
-INLINE_CHARS = 2_000  # longer ones are compiled in a thread: a thousand terms cost some milliseconds
+INLINE_WEIGHT = 2_000  # heavier ones are compiled in a thread: a thousand terms cost some milliseconds
 CHARS_MAX = 4 << 20
 
 
@@ -20,6 +20,6 @@ async def compiled(text: str, schema: Schema, template: Mapping[str, Any]) -> Fi
         raise MishardsError(
             Kind.PARAMETER_TOO_LARGE, f"the filter has {len(text)} characters, the limit is {CHARS_MAX}; use a template"
         )
-    if len(text) <= INLINE_CHARS:
+    if weight(text, template) <= INLINE_WEIGHT:
         return compile_filter(text, schema, template)
     return await asyncio.to_thread(compile_filter, text, schema, template)

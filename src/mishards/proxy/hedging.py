@@ -9,20 +9,19 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
 
 from mishards.clock import Clock
-from mishards.errors import MishardsError
 
 T = TypeVar("T")
 
 FLOOR_S = 0.02  # never sooner: below it the second request costs more than it saves
 START_S = 0.25  # until enough parts have been seen
-SEEN_MIN = 32
 SEEN_MAX = 256
-RECOMPUTED_EVERY = 32
+RECOMPUTED_EVERY = 32  # parts; fewer say too little
 CLASSES_MAX = 4096  # collections whose latencies are remembered
 
 
@@ -44,27 +43,34 @@ class Budget:
         return True
 
 
+@dataclass(slots=True)
+class Recent:
+    """The latencies of one class."""
+
+    latencies_s: deque[float] = field(default_factory=lambda: deque(maxlen=SEEN_MAX))
+    count: int = 0
+    late_s: float = START_S
+
+
 class Latencies:
     """Recent part latencies by class, and their 95th percentile."""
 
     def __init__(self) -> None:
-        self._recent: dict[Hashable, deque[float]] = {}
-        self._late_s: dict[Hashable, float] = {}
-        self._counts: dict[Hashable, int] = {}
+        self._recent: dict[Hashable, Recent] = {}
 
     def add(self, part_class: Hashable, latency_s: float) -> None:
         if len(self._recent) >= CLASSES_MAX and part_class not in self._recent:
             self._recent.clear()
-            self._late_s.clear()
-            self._counts.clear()
-        self._recent.setdefault(part_class, deque(maxlen=SEEN_MAX)).append(latency_s)
-        count = self._counts[part_class] = self._counts.get(part_class, 0) + 1
-        if count >= SEEN_MIN and count % RECOMPUTED_EVERY == 0:
-            self._late_s[part_class] = float(np.percentile(self._recent[part_class], 95))
+        recent = self._recent.setdefault(part_class, Recent())
+        recent.latencies_s.append(latency_s)
+        recent.count += 1
+        if recent.count % RECOMPUTED_EVERY == 0:
+            recent.late_s = max(FLOOR_S, float(np.percentile(recent.latencies_s, 95)))
 
     def late_s(self, part_class: Hashable) -> float:
         """After how long a part is late."""
-        return max(FLOOR_S, self._late_s.get(part_class, START_S))
+        recent = self._recent.get(part_class)
+        return START_S if recent is None else recent.late_s
 
 
 class Hedging:
@@ -78,7 +84,7 @@ class Hedging:
     async def first_answer(
         self, part_class: Hashable, ask: Callable[[], Awaitable[T]], ask_other: Callable[[], Awaitable[T]]
     ) -> T:
-        """The first answer of the two; an error only when neither answers. The loser is cancelled."""
+        """The first answer of the two; the error of `ask` only when neither answers. The loser is cancelled."""
         self._budget.sent()
         asked: list[asyncio.Future[T]] = [asyncio.ensure_future(self._timed(part_class, ask))]
         try:
@@ -104,9 +110,6 @@ async def _first_success(asked: list[asyncio.Future[T]]) -> T:
     while pending:
         done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
-            failure = task.exception()
-            if failure is None:
+            if task.exception() is None:
                 return task.result()
-            if not isinstance(failure, MishardsError):
-                raise failure
     return await asked[0]

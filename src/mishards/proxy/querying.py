@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mishards.errors import Kind, MishardsError
-from mishards.model import Consistency, Field
+from mishards.model import Collection, Consistency, Field
 from mishards.proxy.filters import compiled
 from mishards.proxy.plan import Plan
 from mishards.proxy.reading import ReadPath, check_size
@@ -68,8 +68,8 @@ class Querying:
             collection=collection, output=output.names, rows=rows, count=rows.num_rows, ts=reached.manifest.ts
         )
 
-    async def keys(self, request: QueryRequest) -> tuple[pa.Array, int]:
-        """The primary keys a filter selects at the newest version, and that version."""
+    async def keys(self, request: QueryRequest) -> tuple[Collection, pa.Array, int]:
+        """The primary keys a filter selects at the newest version: (what the name means by now, keys, version)."""
         strong = QueryRequest(
             collection=request.collection,
             database=request.database,
@@ -80,12 +80,13 @@ class Querying:
             timeout_s=request.timeout_s,
         )
         reached = await self._read_path.reach(strong)
-        primary = reached.manifest.collection.schema.primary
+        collection = reached.manifest.collection
+        primary = collection.schema.primary
 
         def ask(reader: ReaderService, plan: Plan, files: tuple[int, ...], left_s: float) -> Awaitable[QueryRows]:
             return reader.query(
                 QueryPart(
-                    collection_id=reached.manifest.collection.id,
+                    collection_id=collection.id,
                     version=plan.version,
                     files=files,
                     filter=request.filter,
@@ -97,7 +98,7 @@ class Querying:
 
         plan, answers = await self._read_path.ask(strong, reached, ask)
         rows = await merged(answers, (primary,), None, 0)
-        return rows.column(primary.column), plan.version
+        return collection, rows.column(primary.column), plan.version
 
 
 async def merged(

@@ -95,6 +95,8 @@ class Readers:
 
     def answered(self, node: NodeId) -> None:
         self._in_flight[node] -= 1
+        if not self._in_flight[node]:
+            del self._in_flight[node]  # it may never come back
 
     def failed(self, node: NodeId) -> None:
         """The reader could not be reached; others are preferred for a moment."""
@@ -110,6 +112,7 @@ class Readers:
             self._watchers.pop(gone).cancel()
             if gone[0] not in {node for node, _ in members}:
                 self._ready.pop(gone[0], None)
+                self._suspect_until.pop(gone[0], None)
         for new in members.keys() - self._watchers.keys():
             self._ready.pop(new[0], None)
             self._suspect_until.pop(new[0], None)

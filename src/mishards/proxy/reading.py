@@ -63,7 +63,7 @@ class ReadPath:
         self._membership = membership
         self._placement = placement
         self._clock = clock
-        self._plans: dict[object, Planned] = {}
+        self._plans: dict[object, tuple[object, Planned]] = {}  # with what they depend on
         self.scatter = scatter
 
     async def reach(self, request: Reading) -> Reached:
@@ -87,9 +87,10 @@ class ReadPath:
         ask: Callable[[ReaderService, Plan, tuple[int, ...], float], Awaitable[A]],
     ) -> tuple[Plan, list[PartAnswer[A]]]:
         """The plan and its parts' answers. A reader that misses a file makes for a new plan, a few times."""
+        manifest = reached.manifest
         for attempt in range(REPLANS_MAX + 1):
             make = self._newest_plan if attempt else self._plan
-            plan, placed = make(request, reached.manifest)
+            plan, placed = make(request, manifest)
             try:
                 answers = await self.scatter.ask_all(
                     plan.files,
@@ -103,7 +104,7 @@ class ReadPath:
                         Kind.UNAVAILABLE, f"planned {REPLANS_MAX + 1} times, files still missing: {cause}"
                     ) from cause
                 self._plans.clear()
-                await self._catalog.recheck(reached.manifest, request.collection)
+                manifest = await self._catalog.recheck(manifest, request.collection)
             else:
                 return plan, answers
         raise AssertionError("unreachable")
@@ -111,15 +112,16 @@ class ReadPath:
     def _plan(self, request: Reading, manifest: Manifest) -> Planned:
         """The plan at the manifest's version, kept until something it depends on changes (P18)."""
         collection = manifest.collection
-        key = (collection.id, collection.updated_ts, manifest.version, self._readers.epoch, request.partitions)
+        key = (collection.id, request.partitions)
+        state = (collection.updated_ts, manifest.version, self._readers.epoch)
         known = self._plans.get(key)
-        if known is not None:
-            return known
+        if known is not None and known[0] == state:
+            return known[1]
         plan, placed = self._make(request, manifest, self._readers.any_ready)
         if len(self._plans) >= PLANS_KEPT_MAX:
             self._plans.clear()
         if all(layout >= manifest.layout for layout in plan.layouts.values()):  # else time alone may change it (P11)
-            self._plans[key] = (plan, placed)
+            self._plans[key] = (state, (plan, placed))
         return plan, placed
 
     def _newest_plan(self, request: Reading, manifest: Manifest) -> Planned:

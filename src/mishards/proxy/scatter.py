@@ -17,6 +17,7 @@ from mishards.model import File, FileKind, NodeId
 from mishards.proxy.assign import assign
 from mishards.proxy.hedging import Budget, Hedging
 from mishards.proxy.readers import Readers
+from mishards.proxy.together import all_of
 from mishards.wire.peers import Peers
 from mishards.wire.services import ReaderService
 
@@ -24,6 +25,7 @@ ELSEWHERE = frozenset({Kind.PEER_LOST, Kind.UNAVAILABLE, Kind.RATE_LIMIT, Kind.S
 ROUNDS_MAX = 8  # of re-sending one part, whatever the deadline and the budget say
 ROUND_PAUSE_S = 0.05  # before asking the same readers again when every one of them has failed
 RETRIES_SAVED_MAX = 200.0
+FAIR_S = 1.0  # a reader that does not answer within it may hang; an impatient client says nothing about it
 
 
 class Answer(Protocol):
@@ -65,13 +67,8 @@ class Scatter:
         """Every file answered by exactly one part (I13), and as many rows covered as planned (I14). `deadline_s` is a
         monotonic time; `ask` gets a reader, file ids and the seconds left. Raises the first error of a part."""
         parts = self._assign(files, placed, ())
-        if len(parts) == 1:
-            ((node, mine),) = parts.items()
-            answers = await self._part(node, mine, placed, ask, deadline_s)
-        else:
-            answers = await _first_error(
-                [self._part(node, mine, placed, ask, deadline_s) for node, mine in parts.items()]
-            )
+        answered = await all_of([self._part(node, mine, placed, ask, deadline_s) for node, mine in parts.items()])
+        answers = [answer for some in answered for answer in some]
         planned, covered = sum(file.rows for file in files), sum(part.answer.covered for part in answers)
         if planned != covered:
             raise MishardsError(
@@ -124,9 +121,10 @@ class Scatter:
             await asyncio.sleep(ROUND_PAUSE_S)
             excluded = ()
         parts = self._assign(files, placed, excluded)
-        return await _first_error(
+        answered = await all_of(
             [self._part(n, mine, placed, ask, deadline_s, excluded, rounds + 1) for n, mine in parts.items()]
         )
+        return [answer for some in answered for answer in some]
 
     def _assign(
         self, files: Sequence[File], placed: Mapping[str, Sequence[NodeId]], excluded: tuple[NodeId, ...]
@@ -173,22 +171,8 @@ class Scatter:
         except MishardsError as error:
             if error.kind in (Kind.GONE, Kind.NOT_LOADED):  # it has looked at the metadata service itself
                 raise ReplanError(error.message) from error
-            if error.kind in (Kind.PEER_LOST, Kind.DEADLINE):
+            if error.kind is Kind.PEER_LOST or (error.kind is Kind.DEADLINE and left_s >= FAIR_S):
                 self._readers.failed(node)
             raise
         finally:
             self._readers.answered(node)
-
-
-async def _first_error(parts: Sequence[Awaitable[list[PartAnswer[A]]]]) -> list[PartAnswer[A]]:
-    """All answers; at the first error the other parts are cancelled and it is raised as it is."""
-    if len(parts) == 1:
-        return await parts[0]
-    tasks = [asyncio.ensure_future(part) for part in parts]
-    try:
-        return [answer for answers in await asyncio.gather(*tasks) for answer in answers]
-    except BaseException:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        raise

@@ -18,6 +18,7 @@ from mishards.proxy.plan import Plan
 from mishards.proxy.reading import Reached, ReadPath, check_size
 from mishards.proxy.requests import SearchRequest, SearchResult
 from mishards.proxy.scatter import PartAnswer
+from mishards.proxy.together import all_of
 from mishards.schema.keys import no_rows
 from mishards.schema.limits import check_search_window
 from mishards.schema.output import Output, resolve_output
@@ -139,17 +140,21 @@ class Searching:
         self, hits: Hits, answers: Sequence[PartAnswer[SearchHits]], output: Output, plan: Plan, reached: Reached
     ) -> pa.RecordBatch:
         """The second step: each part's winners from the reader that found them."""
-        batches: list[pa.RecordBatch] = []
-        sources = hits.sources.copy()
-        rows = hits.rows.copy()
-        for number in np.unique(hits.sources):
-            mine = np.flatnonzero(hits.sources == number)
-            batches.append(await self._fetch(hits.take(mine), answers[number].node, output, plan, reached))
-            sources[mine] = len(batches) - 1
+        numbers, sources = np.unique(hits.sources, return_inverse=True)
+        rows = np.empty(len(hits), np.int64)
+        fetches = []
+        for at, number in enumerate(numbers):
+            mine = np.flatnonzero(sources == at)
             rows[mine] = np.arange(len(mine))
-        return merged_rows(batches, replace(hits, sources=sources, rows=rows), output.fields)
+            fetches.append(self._fetch(hits.take(mine), answers[number].node, output, plan, reached))
+        fetched = await all_of(fetches)
+        check_size(sum(len(part.rows) for part in fetched), self._result_bytes_max)
+        found = replace(hits, sources=sources.astype(np.int32), rows=rows)
+        return await asyncio.to_thread(
+            lambda: merged_rows([from_stream(part.rows) for part in fetched], found, output.fields)
+        )
 
-    async def _fetch(self, hits: Hits, node: NodeId, output: Output, plan: Plan, reached: Reached) -> pa.RecordBatch:
+    async def _fetch(self, hits: Hits, node: NodeId, output: Output, plan: Plan, reached: Reached) -> FetchRows:
         def ask(reader: ReaderService, left_s: float) -> Awaitable[FetchRows]:
             return reader.fetch(
                 FetchPart(
@@ -162,9 +167,7 @@ class Searching:
                 )
             )
 
-        answer = await self._read_path.scatter.ask_one([node], ask, reached.deadline_s)
-        check_size(len(answer.rows), self._result_bytes_max)
-        return from_stream(answer.rows)
+        return await self._read_path.scatter.ask_one([node], ask, reached.deadline_s)
 
 
 def vector_field(collection: Collection, name: str) -> Field:

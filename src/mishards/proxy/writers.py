@@ -14,6 +14,7 @@ from mishards.clock import Clock
 from mishards.errors import Kind, MishardsError
 from mishards.model import CollectionId, Member, NodeId
 from mishards.ports import Item, Router
+from mishards.proxy.together import all_of
 from mishards.wire.membership import Membership
 from mishards.wire.peers import Peers
 from mishards.wire.services import WriterService
@@ -49,10 +50,7 @@ class Writers:
         groups: dict[NodeId, list[int]] = {}
         for shard in shards:
             groups.setdefault(self._owner(collection_id, shard), []).append(shard)
-        if len(groups) == 1:
-            ((_, mine),) = groups.items()
-            return await self._ask(collection_id, mine, call, deadline_s)
-        answers = await asyncio.gather(*(self._ask(collection_id, mine, call, deadline_s) for mine in groups.values()))
+        answers = await all_of([self._ask(collection_id, mine, call, deadline_s) for mine in groups.values()])
         return [reply for replies in answers for reply in replies]
 
     async def ask_any(self, call: Callable[[WriterService], Awaitable[R]], deadline_s: float) -> R:
@@ -98,7 +96,7 @@ class Writers:
                 tries += 1
                 if error.kind is Kind.NOT_OWNER and len(shards) > 1:  # it owned some of them, perhaps
                     alone = [self._ask(collection_id, [shard], call, deadline_s, tries, retried) for shard in shards]
-                    return [reply for replies in await asyncio.gather(*alone) for reply in replies]
+                    return [reply for replies in await all_of(alone) for reply in replies]
             else:
                 return [reply]
 

@@ -95,14 +95,11 @@ class Writing:
 
     async def _delete(self, request: DeleteRequest, collection: Collection) -> Mutation:
         deadline_s = self._clock.monotonic_s() + request.timeout_s
-        partition_id = PartitionId(0)
-        if request.partition:
-            partition_id = await self._partition(request.database, collection, request.partition)
         condition = await compiled(request.filter, collection.schema, request.template)
         keys = _keys_alone(condition, collection.schema)
         below = 0
         if keys is None:
-            keys, version = await self._querying.keys(
+            collection, keys, version = await self._querying.keys(
                 QueryRequest(
                     collection=request.collection,
                     database=request.database,
@@ -113,6 +110,9 @@ class Writing:
                 )
             )
             below = version + 1  # rows written since were not looked at
+        partition_id = PartitionId(0)
+        if request.partition:
+            partition_id = await self._partition(request.database, collection, request.partition)
         if len(keys) == 0:
             return Mutation(count=0, ts=collection.created_ts)
         tombstones = tombstones_of(keys, below, partition_id)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, OrderedDict
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import structlog
 
+from mishards.errors import MishardsError
 from mishards.model import Part
 from mishards.ports import Storage
 from mishards.segment.footer import verify
@@ -84,7 +85,11 @@ class DiskCache:
     async def _fetch(self, part: Part) -> None:
         local = self._local(part.path)
         await self._storage.fetch(part.path, local)
-        await asyncio.get_running_loop().run_in_executor(self._pool, verify, local)
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._pool, verify, local)
+        except MishardsError:
+            local.unlink(missing_ok=True)
+            raise
         self._kept[part.path] = part.bytes
         self._bytes += part.bytes
         self._make_room()
@@ -95,15 +100,14 @@ class DiskCache:
             done.exception()  # seen, should nobody be waiting any more
 
     def _make_room(self) -> None:
-        for path in list(self._unpinned()):
-            if self._bytes <= self._bytes_max:
-                return
+        """Drop the least recently used of the files that are not pinned."""
+        if self._bytes <= self._bytes_max:
+            return
+        for path in [path for path in self._kept if not self._pins[path]]:
             log.info("cache full, dropping a file", path=path, bytes_max=self._bytes_max)
             self.drop(path)
-
-    def _unpinned(self) -> Iterator[str]:
-        """Least recently used first."""
-        return (path for path in self._kept if not self._pins[path])
+            if self._bytes <= self._bytes_max:
+                return
 
     def _local(self, path: str) -> Path:
         return self._directory / path.replace("/", "_")

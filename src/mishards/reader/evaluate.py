@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mishards.filter import Filter, compile_filter
-from mishards.index.exact import bitmap, exact_range, exact_search
+from mishards.index.exact import bitmap, exact_range, exact_search, normalised
 from mishards.index.selectivity import prefers_exact
 from mishards.model import Schema
 from mishards.ports import Matrix
@@ -145,7 +145,7 @@ def _nearest(
 def _in_range(
     source: Source, allowed: Mask | None, question: Question
 ) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int64]]:
-    """Everything inside the range; the merge keeps the best k."""
+    """The best k of each query inside the range, and those that tie with the k-th: the merge breaks ties by key."""
     assert question.radius is not None
     count = source.rows if allowed is None else int(np.count_nonzero(allowed))
     matrix, chosen, bits = _rows_to_scan(source, allowed, count, question)
@@ -153,6 +153,10 @@ def _in_range(
         matrix, question.queries, question.radius, question.range_filter, question.metric, bits
     )
     numbers = np.repeat(np.arange(len(question.queries), dtype=np.int32), np.diff(offsets))
+    if np.diff(offsets).max(initial=0) > question.k:
+        last = np.minimum(offsets[:-1] + question.k, offsets[1:]) - 1  # the k-th of each query, where it has that many
+        kept = (np.arange(len(scores)) <= last[numbers]) | (scores == scores[last][numbers])
+        numbers, scores, positions = numbers[kept], scores[kept], positions[kept]
     return numbers, scores, positions if chosen is None else chosen[positions]
 
 
@@ -160,14 +164,13 @@ def _rows_to_scan(
     source: Source, allowed: Mask | None, count: int, question: Question
 ) -> tuple[Matrix, NDArray[np.int64] | None, NDArray[np.uint8] | None]:
     """(matrix, the positions its rows stand for or None for all, bitmap or None)."""
-    read = source.unit_vectors if question.metric == "COSINE" else source.vectors
-    matrix = read(question.field_id)
-    if allowed is None:
-        return matrix, None, None
-    if count < source.rows * GATHER_SHARE:
+    cosine = question.metric == "COSINE"
+    if allowed is not None and count < source.rows * GATHER_SHARE:
         chosen = np.flatnonzero(allowed)
-        return matrix[chosen], chosen, None
-    return matrix, None, bitmap(allowed)
+        gathered = source.vectors(question.field_id)[chosen]
+        return normalised(gathered) if cosine else gathered, chosen, None
+    matrix = (source.unit_vectors if cosine else source.vectors)(question.field_id)
+    return matrix, None, None if allowed is None else bitmap(allowed)
 
 
 def _ranks(source: Source, chosen: NDArray[np.int64] | None) -> Any:

@@ -15,10 +15,11 @@ import structlog
 from mishards.clock import Clock
 from mishards.errors import Kind, MishardsError
 from mishards.metadata.mirror import Manifest, Mirror
-from mishards.model import CollectionId, File, FileId, FileKind, NodeId
+from mishards.model import Collection, CollectionId, File, FileId, FileKind, NodeId
 from mishards.ports import Storage
 from mishards.reader.hosted import Hosted
 from mishards.reader.loading import Loader
+from mishards.reader.segments import unit_bytes
 from mishards.wire.membership import Membership
 from mishards.wire.messages import ReadyState
 from mishards.wire.placement import Placement, file_key
@@ -94,7 +95,7 @@ class Holdings:
 
     async def load(self, hosted: Hosted, files: Sequence[File]) -> None:
         """Load on demand, making room first."""
-        self._make_room([file for file in files if not hosted.holds(file)])
+        self._make_room([file for file in files if not hosted.holds(file)], hosted.manifest.collection)
         await self._hold(hosted, files)
         if any(file.kind is FileKind.SEGMENT for file in files):
             self._tell()
@@ -159,7 +160,7 @@ class Holdings:
         if vanished or dropped:
             self._tell()
         failures = []
-        for file in sorted(self._fitting(missing), key=lambda file: file.kind is FileKind.SEGMENT):
+        for file in sorted(self._fitting(missing, manifest.collection), key=lambda file: file.kind is FileKind.SEGMENT):
             try:
                 await self._hold(hosted, [file])
             except MishardsError as error:  # the others are held all the same
@@ -203,21 +204,21 @@ class Holdings:
         hosted.drop(expired)
         return bool(expired)
 
-    def _fitting(self, files: Sequence[File]) -> list[File]:
+    def _fitting(self, files: Sequence[File], collection: Collection) -> list[File]:
         """What may be loaded ahead of time without pushing anything out."""
         room = self._memory_bytes_max - self.bytes
         fitting = []
         for file in files:
-            room -= _resident(file)
+            room -= _resident(file, collection)
             if room >= 0:
                 fitting.append(file)
         if len(fitting) < len(files):
             log.warning("memory is full, files are loaded on demand", left_out=len(files) - len(fitting))
         return fitting
 
-    def _make_room(self, files: Sequence[File]) -> None:
+    def _make_room(self, files: Sequence[File], collection: Collection) -> None:
         """Drop the least recently used segments until the files fit (P15)."""
-        over = self.bytes + sum(_resident(file) for file in files) - self._memory_bytes_max
+        over = self.bytes + sum(_resident(file, collection) for file in files) - self._memory_bytes_max
         if over <= 0:
             return
         needed = {file.id for file in files}
@@ -234,8 +235,8 @@ class Holdings:
             over -= size
 
 
-def _resident(file: File) -> int:
+def _resident(file: File, collection: Collection) -> int:
     """What loading a file adds to memory; mapped columns do not count."""
     if file.kind is FileKind.SEGMENT:
-        return sum(part.bytes for part in file.parts if part.kind == "index")
+        return sum(part.bytes for part in file.parts if part.kind == "index") + unit_bytes(file, collection)
     return file.bytes

@@ -75,6 +75,7 @@ class Hosted:
                 batches = await asyncio.to_thread(lambda: [decode_tombstones(payload) for payload in payloads])
                 for file, batch in zip(new, batches, strict=True):
                     self._apply(file, batch)
+                    await asyncio.sleep(0)  # many files after a pause must not hold up everything else
             self.applied = version
 
     async def hold(self, files: Sequence[File]) -> None:
@@ -148,6 +149,7 @@ class Hosted:
             if file.id not in tail:
                 tombstones = self._tombstones.get(file.shard, {}).values()
                 tail.add(file, batch, dict(tombstones))
+                await asyncio.sleep(0)
 
     async def _hold_segment(self, file: File) -> None:
         """One load at a time; whoever else wants the file waits for the same one, which outlives them."""

@@ -12,7 +12,7 @@ from typing import TypeVar
 from mishards.model import Collection, File, FileId, Part
 from mishards.ports import IndexKind, VectorIndex
 from mishards.reader.cache import DiskCache
-from mishards.reader.segments import HeldSegment, SegmentColumns
+from mishards.reader.segments import HeldSegment, SegmentColumns, unit_bytes
 from mishards.segment.read import read_deletes
 
 T = TypeVar("T")
@@ -45,7 +45,7 @@ class Loader:
                 if part is not None:
                     index = await self._open_index(part, definition.type, definition.metric)
                     indexes[definition.id] = index
-            return HeldSegment(file, columns, dead, indexes)
+            return HeldSegment(file, columns, dead, indexes, unit_bytes(file, collection))
 
     async def _open_columns(self, file: File, collection: Collection) -> SegmentColumns:
         scalars: Path | None = None

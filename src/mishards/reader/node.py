@@ -18,6 +18,7 @@ import structlog
 from mishards.clock import Clock
 from mishards.config import ReaderSettings
 from mishards.errors import Kind, MishardsError
+from mishards.filter import weight
 from mishards.metadata.mirror import Mirror
 from mishards.model import Collection, CollectionId, DataType, File, FileId, Schema
 from mishards.ports import IndexKind, Matrix, Storage
@@ -41,7 +42,7 @@ T = TypeVar("T")
 INLINE_S = 0.001  # shorter work runs on the loop: handing it to a thread costs 0.3 ms (measured)
 SPLIT_S = 0.02  # longer searches of many queries are split over the pool
 INLINE_HITS = 2_000  # more are turned into an answer in the pool
-INLINE_FILTER_CHARS = 2_000
+INLINE_FILTER_WEIGHT = 2_000
 HOLDS_MAX = 5  # tries to have all files of a request in memory
 NOTHING = memoryview(b"")
 
@@ -230,7 +231,7 @@ class ReaderNode:
 
     async def _condition(self, request: m.SearchPart | m.QueryPart, schema: Schema) -> Condition:
         """The compiled filter; a long one is compiled in the pool."""
-        if len(request.filter) <= INLINE_FILTER_CHARS:
+        if weight(request.filter, request.template) <= INLINE_FILTER_WEIGHT:
             return Condition.of(request.filter, request.template, schema)
         return await self._in_pool(lambda: Condition.of(request.filter, request.template, schema))
 

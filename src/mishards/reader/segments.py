@@ -6,6 +6,7 @@ belong to the record, because its delete bitmap is part of its meaning.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mishards.index.exact import normalised
-from mishards.model import VERSION_COLUMN, File, Schema
+from mishards.model import VERSION_COLUMN, Collection, File, Schema
 from mishards.ports import Matrix, VectorIndex
 from mishards.reader.deaths import Deaths
 from mishards.reader.source import MaskCache, Source
@@ -35,7 +36,7 @@ class SegmentColumns:
         self.versions: NDArray[np.int64] = _one_chunk(scalars.column(VERSION_COLUMN)).to_numpy()
         self.masks = MaskCache()
         self._vectors = dict(vectors)
-        self._units: dict[int, Matrix] = {}
+        self._units: weakref.WeakValueDictionary[int, Matrix] = weakref.WeakValueDictionary()
 
     @classmethod
     def open(cls, scalars: Path, vectors: Mapping[int, Path], rows: int, schema: Schema) -> SegmentColumns:
@@ -47,20 +48,25 @@ class SegmentColumns:
         }
         return cls(open_scalars(scalars), matrices, schema)
 
-    @property
-    def bytes(self) -> int:
-        """What is held in memory beside the mapped files."""
-        return sum(unit.nbytes for unit in list(self._units.values()))  # searches add to it on other threads
-
     def vectors(self, field_id: int) -> Matrix:
         return self._vectors[field_id]
 
     def unit_vectors(self, field_id: int) -> Matrix:
-        """Normalised once, when first searched exactly by cosine."""
+        """Normalised copies, made once for all records that hold on to them."""
         unit = self._units.get(field_id)
         if unit is None:
             unit = self._units[field_id] = normalised(self._vectors[field_id])
         return unit
+
+
+def unit_bytes(file: File, collection: Collection) -> int:
+    """The memory that unit vectors will take: searches by cosine make them of fields that have no index here."""
+    return sum(
+        part.bytes
+        for index in collection.indexes
+        if index.metric == "COSINE" and file.part("index", index.field_id, index.id) is None
+        if (part := file.part("vectors", index.field_id)) is not None
+    )
 
 
 class HeldSegment:
@@ -72,16 +78,22 @@ class HeldSegment:
         columns: SegmentColumns,
         dead: NDArray[np.bool_] | None,
         indexes: Mapping[int, VectorIndex],
+        unit_bytes: int = 0,
     ) -> None:
         self.file = file
         self.columns = columns
         self.used_s = 0.0  # monotonic; for dropping the least recently used
         self._indexes = dict(indexes)
+        self._unit_bytes = unit_bytes
+        self._units: dict[int, Matrix] = {}  # kept here, so that they go when a record with an index takes over
         self._deaths = Deaths(columns.rows, dead)
 
     @property
     def bytes(self) -> int:
-        return self.columns.bytes + sum(index.bytes for index in self._indexes.values())
+        """What it holds in memory, unit vectors included before they are made."""
+        units = sum(unit.nbytes for unit in list(self._units.values()))  # searches add to it on other threads
+        indexes = sum(index.bytes for index in self._indexes.values())
+        return max(units, self._unit_bytes) + indexes + self.columns.masks.bytes
 
     def apply(self, tombstones: Tombstones, version: int) -> None:
         """A tombstone batch became visible at `version`; those up to the horizon are applied already (P5)."""
@@ -101,12 +113,19 @@ class HeldSegment:
             keys=columns.keys,
             table=columns.table,
             vectors=columns.vectors,
-            unit_vectors=columns.unit_vectors,
+            unit_vectors=self._unit_vectors,
             index=self._indexes.get,
             ordered=True,
             find=lambda keys: _present(columns.key_index.find(keys)),
             masks=columns.masks,
         )
+
+    def _unit_vectors(self, field_id: int) -> Matrix:
+        """Made when first searched exactly by cosine. Called on any thread; a race only repeats work."""
+        unit = self._units.get(field_id)
+        if unit is None:
+            unit = self._units[field_id] = self.columns.unit_vectors(field_id)
+        return unit
 
 
 def _present(positions: NDArray[np.int64]) -> NDArray[np.int64]:

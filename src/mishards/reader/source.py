@@ -46,6 +46,7 @@ class MaskCache:
 
     def __init__(self, kept_max: int = 16) -> None:
         self._kept_max = kept_max
+        self.bytes = 0
         self._masks: dict[object, Mask] = {}
         self._lock = threading.Lock()  # searches run on several threads
 
@@ -62,4 +63,5 @@ class MaskCache:
             self._masks[key] = known
             while len(self._masks) > self._kept_max:
                 self._masks.pop(next(iter(self._masks)))
+            self.bytes = sum(mask.nbytes for mask in self._masks.values())
         return known[:rows]

@@ -114,7 +114,8 @@ class Block:
 
     @property
     def bytes(self) -> int:
-        return sum(column.bytes for column in (*self._vectors.values(), *self._units.values()))
+        columns = [*self._vectors.values(), *self._units.copy().values()]  # searches add to it on other threads
+        return sum(column.bytes for column in columns) + self._masks.bytes
 
     def add(self, file: File, rows: pa.RecordBatch) -> Chunk:
         chunk = Chunk(file, self.rows, KeyIndex(rows.column(self._schema.primary.column)))

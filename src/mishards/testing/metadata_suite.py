@@ -382,6 +382,8 @@ class LeasesSuite:
         assert await store.removed_files(3600, 10) == []
         assert len(await store.removed_files(0, 1)) == 1
         assert {(file.id, file.removed) for file in await store.removed_files(0, 10)} == {(1, 2), (2, 2)}
+        assert len(await store.removed_files(0, 10, a_file(1).kind)) == 2
+        assert await store.removed_files(0, 10, FileKind.SEGMENT) == []
 
         await store.forget_files([FileId(1), FileId(2), FileId(3)])
         assert await store.removed_files(0, 10) == []

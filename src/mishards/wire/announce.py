@@ -24,18 +24,23 @@ class Announcer:
 
     def announce(self, notice: Notice) -> None:
         for member in self._membership.members():
-            under_way = self._tasks.setdefault(member.id, set())
+            under_way = self._tasks.get(member.id, ())
             if member.id == self._node_id or len(under_way) >= IN_FLIGHT_MAX:
                 continue
             task = asyncio.create_task(self._push(member, notice))
-            under_way.add(task)
-            task.add_done_callback(under_way.discard)
+            self._tasks.setdefault(member.id, set()).add(task)
+            task.add_done_callback(lambda done, to=member.id: self._pushed(to, done))  # type: ignore[misc]
 
     async def stop(self) -> None:
         tasks = [task for under_way in self._tasks.values() for task in under_way]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _pushed(self, to: NodeId, done: asyncio.Task[None]) -> None:
+        self._tasks[to].discard(done)
+        if not self._tasks[to]:
+            del self._tasks[to]
 
     async def _push(self, member: Member, notice: Notice) -> None:
         try:

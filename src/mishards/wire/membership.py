@@ -66,7 +66,7 @@ class Membership:
             try:
                 await self._follow_once()
                 return  # discovery was closed
-            except Exception:  # a defect in a back end or a listener must not end the following
+            except Exception:  # a defect in a back end must not end the following
                 log.exception("following discovery failed")
                 await asyncio.sleep(RETRY_S)
 
@@ -82,7 +82,10 @@ class Membership:
             self._changed = asyncio.Event()
             log.debug("members", nodes=[member.id for member in members], epoch=self.epoch)
             for listener in self._listeners:
-                listener()
+                try:
+                    listener()
+                except Exception:  # the others must hear of this change, which will not be told again
+                    log.exception("a listener failed")
 
 
 def _shape(members: tuple[Member, ...]) -> list[tuple[object, ...]]:

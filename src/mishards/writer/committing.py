@@ -23,8 +23,8 @@ from mishards.writer.drafts import Draft, draft
 from mishards.writer.leases import Shard, ShardLeases
 from mishards.writer.prepared import PreparedWrite
 from mishards.writer.pressure import Pressure
-from mishards.writer.publishing import Publisher
-from mishards.writer.uploading import put_all
+from mishards.writer.publishing import REFUSALS, Publisher
+from mishards.writer.uploading import discard, put_all
 
 
 class Committer:
@@ -105,6 +105,8 @@ class Committer:
             if error.kind in (Kind.FENCED, Kind.METADATA_UNAVAILABLE):
                 for shard in shards:
                     self._leases.forget(shard)
+            if error.kind in REFUSALS:
+                await discard(self._storage, request.added)
             if error.kind is not Kind.FENCED:
                 raise
             raise MishardsError(Kind.NOT_OWNER, f"another writer took over: {error.message}") from error

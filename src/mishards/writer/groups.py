@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from mishards.clock import Clock
@@ -39,19 +40,26 @@ class Groups:
         self._queue_bytes_max = queue_bytes_max
         self._group_bytes_max = group_bytes_max
         self.queued_bytes = 0  # that wait for a commit
+        self._preparing_bytes = 0
         self._queues: dict[CollectionId, _Queue] = {}
         self._stopping = False
+
+    @contextmanager
+    def room(self, bytes: int, has_rows: bool) -> Iterator[None]:
+        """A request that is being prepared counts as one that waits. RATE_LIMIT when too much does; deletes are never
+        refused."""
+        self._check_room(bytes, has_rows)
+        self._preparing_bytes += bytes
+        try:
+            yield
+        finally:
+            self._preparing_bytes -= bytes
 
     def submit(self, write: PreparedWrite) -> Answer:
         """The answer to be, the same for the whole group. RATE_LIMIT when too much waits; deletes are never refused."""
         if self._stopping:
-            raise _stopping()
-        wanted = self.queued_bytes + write.bytes
-        if wanted > self._queue_bytes_max and write.has_rows:
-            raise MishardsError(
-                Kind.RATE_LIMIT,
-                f"{wanted} bytes would wait for a commit on this writer; the limit is {self._queue_bytes_max} bytes",
-            )
+            raise stopping()
+        self._check_room(write.bytes, write.has_rows)
         self.queued_bytes += write.bytes
         answer: Answer = asyncio.get_running_loop().create_future()
         queue = self._queues.setdefault(write.collection_id, _Queue())
@@ -59,6 +67,14 @@ class Groups:
         if queue.task is None:
             queue.task = asyncio.create_task(self._drain(write.collection_id, queue), name="group commit")
         return answer
+
+    def _check_room(self, bytes: int, has_rows: bool) -> None:
+        wanted = self.queued_bytes + self._preparing_bytes + bytes
+        if wanted > self._queue_bytes_max and has_rows:
+            raise MishardsError(
+                Kind.RATE_LIMIT,
+                f"{wanted} bytes would wait for a commit on this writer; the limit is {self._queue_bytes_max} bytes",
+            )
 
     async def settle(self, collection_id: CollectionId) -> None:
         """Wait until all that was submitted before is committed or refused. To give up waiting changes nothing."""
@@ -74,7 +90,7 @@ class Groups:
             while queue.waiting:
                 write, answer = queue.waiting.popleft()
                 self.queued_bytes -= write.bytes
-                _settle(answer, _stopping())
+                _settle(answer, stopping())
         tasks = [queue.task for queue in self._queues.values() if queue.task is not None]
         await asyncio.gather(*tasks)
 
@@ -112,7 +128,7 @@ class Groups:
             _settle(answer, outcome)
 
 
-def _stopping() -> MishardsError:
+def stopping() -> MishardsError:
     return MishardsError(Kind.UNAVAILABLE, "this writer is stopping")
 
 

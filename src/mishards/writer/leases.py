@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import NamedTuple
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -55,7 +56,7 @@ class ShardLeases:
         self._lease_s = lease_s
         self._is_live = is_live
         self._nonces: dict[Shard, str] = {}
-        self._acquiring: dict[Shard, asyncio.Lock] = {}
+        self._acquiring: WeakValueDictionary[Shard, asyncio.Lock] = WeakValueDictionary()
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -145,7 +146,6 @@ class ShardLeases:
 
     async def _release(self, shard: Shard) -> None:
         nonce = self._nonces.pop(shard, None)
-        self._acquiring.pop(shard, None)
         if nonce is None:
             return
         try:

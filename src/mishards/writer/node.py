@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections import OrderedDict
+from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, TypeVar
 
 from mishards.clock import Clock
 from mishards.config import WriterSettings
@@ -24,12 +26,14 @@ from mishards.wire.messages import FlushReply, FlushRequest, WriteReply, WriteRe
 from mishards.writer.background import BackgroundSealing
 from mishards.writer.committing import Committer
 from mishards.writer.definitions import Definitions
-from mishards.writer.groups import Groups
+from mishards.writer.groups import Groups, stopping
 from mishards.writer.leases import Shard, ShardLeases
-from mishards.writer.prepared import prepare
+from mishards.writer.prepared import prepare, request_bytes
 from mishards.writer.pressure import Pressure
 from mishards.writer.publishing import Announce, Publisher
 from mishards.writer.sealing import Sealer
+
+T = TypeVar("T")
 
 THREADS = 4  # encoding commits and writing segments
 ANSWERS_MAX = 10_000  # of recent writes, kept for callers who repeat a request
@@ -70,6 +74,8 @@ class WriterNode:
             store, mirror, ids, publisher, clock, announce, self._groups.settle, default_replicas
         )
         self._writing: set[asyncio.Task[WriteReply]] = set()
+        self._others: set[asyncio.Task[Any]] = set()  # flushes and definitions under way
+        self._stopping = False
         self._answers: OrderedDict[str, asyncio.Task[WriteReply]] = OrderedDict()
 
     async def start(self) -> None:
@@ -79,17 +85,24 @@ class WriterNode:
         await self._background.start()
 
     async def stop(self) -> None:
-        """Finish the commits in flight, refuse what waits, give the shards back."""
+        """Finish the commits in flight, refuse what waits, cut off flushes and seals, give the shards back. A segment
+        that is being written goes on in its thread, unheard."""
+        self._stopping = True
+        await self._background.stop()
+        for task in self._others:
+            task.cancel()
+        await asyncio.gather(*self._others, return_exceptions=True)
         await self._groups.stop()
         await asyncio.gather(*self._writing, return_exceptions=True)
-        await self._background.stop()
         await self._leases.stop()
-        await asyncio.to_thread(self._executor.shutdown)
+        self._executor.shutdown(wait=False, cancel_futures=True)
 
     async def write(self, request: WriteRequest) -> WriteReply:
         """One request, in one commit (I10). A repeated `request_id` gets the answer of the first."""
         task = self._answers.get(request.request_id)
         if task is None:
+            if self._stopping:
+                raise stopping()
             task = asyncio.create_task(self._write(request), name="write")
             self._writing.add(task)
             task.add_done_callback(self._writing.discard)
@@ -102,9 +115,28 @@ class WriterNode:
         return self._groups.queued_bytes
 
     async def define(self, request: DefineRequest) -> DefineReply:
-        return await self._definitions.define(request.definition)
+        return await self._until_stop(self._definitions.define(request.definition))
 
     async def flush(self, request: FlushRequest) -> FlushReply:
+        return await self._until_stop(self._flush(request))
+
+    async def _until_stop(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of the work; UNAVAILABLE if this writer stops before it is done."""
+        if self._stopping:
+            work.close()
+            raise stopping()
+        task = asyncio.create_task(work)
+        self._others.add(task)
+        task.add_done_callback(self._others.discard)
+        try:
+            return await task
+        except asyncio.CancelledError:
+            caller = asyncio.current_task()
+            if caller is not None and caller.cancelling():
+                raise
+            raise stopping() from None
+
+    async def _flush(self, request: FlushRequest) -> FlushReply:
         collection_id = CollectionId(request.collection_id)
         await self._groups.settle(collection_id)
         await self._mirror.refresh()
@@ -116,15 +148,16 @@ class WriterNode:
 
     async def _write(self, request: WriteRequest) -> WriteReply:
         ends_s = self._clock.monotonic_s() + request.deadline_s
-        manifest = await self._known(CollectionId(request.collection_id))
-        loop = asyncio.get_running_loop()
-        write = await loop.run_in_executor(self._executor, prepare, request, manifest.collection, ends_s)
-        if not write.ops:
-            return WriteReply(manifest.version, manifest.ts)
-        if write.has_rows:
-            await self._pressure.admit(write.ops)
-        for shard in write.ops:
-            await self._leases.hold(shard)  # refused here, a write does not spoil the group of others
+        with self._groups.room(request_bytes(request), any(part.rows for part in request.shards)):
+            manifest = await self._known(CollectionId(request.collection_id))
+            loop = asyncio.get_running_loop()
+            write = await loop.run_in_executor(self._executor, prepare, request, manifest.collection, ends_s)
+            if not write.ops:
+                return WriteReply(manifest.version, manifest.ts)
+            if write.has_rows:
+                await self._pressure.admit(write.ops)
+            for shard in write.ops:
+                await self._leases.hold(shard)  # refused here, a write does not spoil the group of others
         return await self._groups.submit(write)
 
     async def _known(self, collection_id: CollectionId) -> Manifest:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from mishards.errors import Kind, MishardsError, invalid
 from mishards.model import Collection, CollectionId
+from mishards.schema.keys import physical_schema
 from mishards.segment.fresh import decode_rows, decode_tombstones
 from mishards.segment.resolve import WriteOp
 from mishards.wire.messages import ShardWrite, WriteRequest
@@ -30,7 +31,8 @@ def request_bytes(request: WriteRequest) -> int:
 def prepare(request: WriteRequest, collection: Collection, ends_s: float) -> PreparedWrite:
     """The request, decoded. Checksums are verified: for large requests call it in a thread.
 
-    SCHEMA_MISMATCH when the rows' columns are not the collection's. Their `schema_ts` alone says nothing: it grows with
+    SCHEMA_MISMATCH when the rows' columns are not the collection's, in name, type and order: those of a group become
+    one table, where one that does not fit would spoil the others. Their `schema_ts` alone says nothing: it grows with
     every definition, also with those that change no field, such as a load. PARTITION_NOT_FOUND, PARAMETER_INVALID."""
     ops = {Shard(collection.id, part.shard): _op(part, request, collection) for part in request.shards}
     has_rows = any(op.rows is not None for op in ops.values())
@@ -45,10 +47,10 @@ def _op(part: ShardWrite, request: WriteRequest, collection: Collection) -> Writ
             f"shard {part.shard} does not exist in collection '{collection.name}' ({collection.shards} shards)"
         )
     rows = decode_rows(part.rows) if part.rows else None
-    if rows is not None and {*rows.schema.names} != {field.column for field in collection.schema.fields}:
+    if rows is not None and rows.schema != physical_schema(collection.schema):
         raise MishardsError(
             Kind.SCHEMA_MISMATCH,
-            f"rows of fields {rows.schema.names} do not fit the schema of collection '{collection.name}'",
+            f"rows of columns {rows.schema.names} do not fit the schema of collection '{collection.name}'",
         )
     deletes = decode_tombstones(part.deletes) if part.deletes else None
     return WriteOp(rows, request.partition_id, request.replaces, deletes)

@@ -19,6 +19,8 @@ from mishards.wire.messages import Notice
 SEARCH_S_MAX = 5.0  # for the outcome of a lost commit; longer and its callers are told that it is unknown (P14)
 SEARCH_PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.8)  # before the n-th look; the last one repeats
 
+REFUSALS = frozenset({Kind.FENCED, Kind.CONFLICT, Kind.COLLECTION_NOT_FOUND})  # it did not happen, and never will
+
 Announce = Callable[[Notice], None]
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -27,9 +27,9 @@ from mishards.segment.fresh import decode_rows, decode_tombstones
 from mishards.segment.rewrite import Input, live_table, versioned
 from mishards.segment.write import SegmentFiles, write_segment
 from mishards.writer.leases import Shard, ShardLeases
-from mishards.writer.publishing import Publisher
+from mishards.writer.publishing import REFUSALS, Publisher
 from mishards.writer.sealing_policy import Batch, next_batch
-from mishards.writer.uploading import put_all
+from mishards.writer.uploading import discard, put_all
 
 _log = structlog.get_logger(__name__)
 
@@ -66,13 +66,13 @@ class Sealer:
         self._clock = clock
         self._executor = executor
         self._scratch = scratch
-        self._busy: defaultdict[Shard, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._busy: WeakValueDictionary[Shard, asyncio.Lock] = WeakValueDictionary()  # while somebody seals or waits
         self._room = asyncio.Semaphore(SEALS_AT_ONCE)
 
     async def seal(self, shard: Shard) -> None:
         """Afterwards no rows that this process' mirror knew at the call are fresh. CONFLICT (others were faster
         TRIES_MAX times), LEASE_HELD, FENCED, STORAGE_UNAVAILABLE, METADATA_UNAVAILABLE."""
-        async with self._busy[shard]:
+        async with self._busy.setdefault(shard, asyncio.Lock()):
             manifest = self._mirror.get(shard.collection_id)
             target = 0 if manifest is None else manifest.version
             tries = 0
@@ -105,7 +105,12 @@ class Sealer:
                 added=tuple(added),
                 removed=tuple(file.id for file in batch.rows),
             )
-            await self._publisher.publish(request, self._clock.monotonic_s() + PUBLISH_S_MAX)
+            try:
+                await self._publisher.publish(request, self._clock.monotonic_s() + PUBLISH_S_MAX)
+            except MishardsError as error:
+                if error.kind in REFUSALS:
+                    await discard(self._storage, added)
+                raise
         _log.debug("shard sealed", collection=batch.collection.name, shard=shard.number, files=len(batch.rows))
 
     async def _read(self, files: Sequence[File]) -> dict[FileId, bytes]:
@@ -125,8 +130,7 @@ class Sealer:
             sealed = await loop.run_in_executor(self._executor, _write, batch, payloads, shard, directory)
             return [await self._upload(shard, each, nonce, batch) for each in sealed]
         finally:
-            remove = partial(shutil.rmtree, directory, ignore_errors=True)
-            await loop.run_in_executor(self._executor, remove)
+            await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
 
     async def _upload(self, shard: Shard, sealed: _Sealed, nonce: str, batch: Batch) -> File:
         id = FileId(await self._ids.take(1))

@@ -1,9 +1,14 @@
-"""Several objects stored at once."""
+"""Several objects stored at once, and deleted again when no commit lists them."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import contextlib
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+from mishards.errors import MishardsError
+from mishards.model import File
+from mishards.ports import Storage
 
 UPLOADS_AT_ONCE = 8
 
@@ -22,3 +27,9 @@ async def put_all(puts: Sequence[Callable[[], Awaitable[None]]]) -> None:
                 tasks.create_task(run(put))
     except ExceptionGroup as failures:
         raise failures.exceptions[0] from None
+
+
+async def discard(storage: Storage, files: Iterable[File]) -> None:
+    """Delete the objects of files whose commit was refused, as far as storage allows."""
+    with contextlib.suppress(MishardsError):
+        await storage.delete([part.path for file in files for part in file.parts if part.path])
