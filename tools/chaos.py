@@ -147,7 +147,7 @@ class Faults(threading.Thread):
         self._kinds = kinds
         self._pause_s = pause_s
         self._client = cluster.client()
-        self._paused: dict[int, float] = {}  # pid -> monotonic time to go on
+        self._paused: dict[int, threading.Timer] = {}  # by pid; each goes on by itself, whatever this thread waits for
         self._others: list[str] = []
         self._names = itertools.count(1)
         self.stop = threading.Event()
@@ -156,17 +156,17 @@ class Faults(threading.Thread):
         actions = {"kill": self._kill, "pause": self._pause, "join": self._join, "flush": self._flush}
         actions |= {"load": self._load, "ddl": self._ddl}
         while not self.stop.wait(self._random.uniform(0.3, 2 * self._pause_s)):
-            self._go_on(time.monotonic())
             what = actions[self._random.choice(self._kinds)]()
             self._shared.findings.faults[what] += 1
             say(f"{time.strftime('%H:%M:%S')} {what}")
-        self._go_on(float("inf"))
+        for pid, timer in list(self._paused.items()):
+            timer.cancel()
+            self._go_on(pid)
 
-    def _go_on(self, now_s: float) -> None:
-        for pid in [pid for pid, until_s in self._paused.items() if until_s <= now_s]:
-            del self._paused[pid]
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
+    def _go_on(self, pid: int) -> None:
+        self._paused.pop(pid, None)
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
 
     def _kill(self) -> str:
         role = self._random.choice(KILLED)
@@ -183,7 +183,8 @@ class Faults(threading.Thread):
             pid = self._random.choice(pids)
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGSTOP)
-                self._paused[pid] = time.monotonic() + self._random.uniform(*PAUSE_S)
+                timer = self._paused[pid] = threading.Timer(self._random.uniform(*PAUSE_S), self._go_on, (pid,))
+                timer.start()
         return f"pause {role}"
 
     def _join(self) -> str:

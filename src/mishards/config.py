@@ -49,6 +49,7 @@ Level = Annotated[
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535, description="a port, 0 to 65535")]
 Count = Annotated[int, msgspec.Meta(ge=1, description="a whole number, at least 1")]
 Threads = Annotated[int, msgspec.Meta(ge=0, description="a whole number; 0 means one per core")]
+CountOrNone = Annotated[int, msgspec.Meta(ge=0, description="a whole number; 0: none")]
 Bytes = Annotated[int, msgspec.Meta(ge=1, description="a size in bytes, at least 1, such as 4096 or 512MiB")]
 BytesOrNone = Annotated[int, msgspec.Meta(ge=0, description="a size in bytes such as 4096 or 64KiB, or 0")]
 Seconds = Annotated[
@@ -86,6 +87,7 @@ class WriterSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     group_bytes_max: Bytes = 64 * MIB  # of one commit
     seal_bytes: Bytes = 64 * MIB  # fresh rows of a shard are sealed at it ...
     seal_files: Count = 64  # ... or at that many fresh files ...
+    seal_values: Count = 2 << 20  # ... or at that many numbers in vectors (a search scans them in 0.2 ms) ...
     seal_age_s: Seconds = 60.0  # ... or when the oldest is that old
     fresh_bytes_max: Bytes = 512 * MIB  # of a shard; at 80 % writes slow down, at 100 % they are refused (P15)
 
@@ -98,6 +100,7 @@ class BuilderSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     dead_share: Share = 0.20  # of a segment's rows; more and it is rewritten
     tombstones_max: Count = 100_000  # rows of live tombstones in a shard; more and they are materialised
     threads: Threads = 0  # building; 0: one per core
+    processes: CountOrNone = 2  # that merge and build indexes at low priority; 0: threads of this one do
     interval_s: Seconds = 1.0
     task_lease_s: Seconds = 30.0
     garbage_grace_s: SecondsOrNone = 300.0  # a removed file is deleted that long after (P12)

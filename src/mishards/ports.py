@@ -6,7 +6,7 @@ A back end implements one of them, is found through `plugins.py`, and must pass 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -224,6 +224,7 @@ class Router(Protocol):
 # ---------------------------------------------------------------------------------------------------------- indexes
 
 Matrix = NDArray[np.float32]
+Progress = Callable[[float], None]  # the share done, 0 to 1
 
 
 class VectorIndex(Protocol):
@@ -238,14 +239,12 @@ class VectorIndex(Protocol):
         self, queries: Matrix, k: int, params: Mapping[str, Any], allowed: NDArray[np.uint8] | None
     ) -> tuple[Matrix, NDArray[np.int64]]:
         """Best rows per query: scores (nq, k) in public metric form (L2 squared; IP, COSINE), best first, and positions
-        (nq, k), -1 where there are fewer. `allowed` is a little-endian bitmap over positions, None for all."""
+        (nq, k), -1 where there are fewer. `allowed` is a little-endian bitmap over positions, None for all. Scores are
+        those of the stored vectors, as exact search gives them."""
         ...
 
-    def range_search(
-        self, queries: Matrix, radius: float, params: Mapping[str, Any], allowed: NDArray[np.uint8] | None
-    ) -> tuple[NDArray[np.int64], Matrix, NDArray[np.int64]] | None:
-        """Rows strictly better than `radius`: (offsets (nq+1,), scores (n,), positions (n,)); None: not supported, the
-        caller searches exactly."""
+    def prefers_exact(self, count: int, nq: int, k: int, params: Mapping[str, Any]) -> bool:
+        """Whether scoring the `count` rows that a filter selects, one by one, is the better way to search them."""
         ...
 
 
@@ -267,8 +266,20 @@ class IndexKind(Protocol):
         """Whether a segment of that size deserves this index, or is better served by exact search."""
         ...
 
-    def build(self, vectors: Matrix, metric: str, params: Mapping[str, Any], threads: int, target: Path) -> None:
-        """Build over `vectors` (rows, dim) and write a file (without footer). CPU-bound; call in a thread."""
+    def build(
+        self,
+        vectors: Matrix,
+        metric: str,
+        params: Mapping[str, Any],
+        threads: int,
+        target: Path,
+        progress: Progress | None = None,
+    ) -> None:
+        """Build over `vectors` (rows, dim) and write a file (without footer). CPU-bound; call in a thread or process.
+        `progress` is called several times a second on the calling thread; what it raises ends the build."""
         ...
 
-    def load(self, path: Path, metric: str) -> VectorIndex: ...
+    def load(self, path: Path, metric: str, vectors: Matrix) -> VectorIndex:
+        """The index over `vectors`, those it was built over, which it may keep and never writes to. Mapped, not
+        copied, where possible."""
+        ...

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from mishards.builder.attempt import Tools
 from mishards.builder.node import BuilderNode
 from mishards.builder.pool import Pool
+from mishards.builder.workers import Workers
 from mishards.clock import FakeClock
 from mishards.config import BuilderSettings
 from mishards.metadata.deltas import delta_of
@@ -67,7 +68,9 @@ SCHEMA = Schema(
         Field(id=VECTOR, name="meaning", type=DataType.FLOAT_VECTOR, dim=DIM),
     )
 )
-SETTINGS = BuilderSettings(segment_bytes=1 << 16, merge_files=3, tombstones_max=8, threads=2, interval_s=0.01)
+SETTINGS = BuilderSettings(
+    segment_bytes=1 << 16, merge_files=3, tombstones_max=8, threads=2, processes=0, interval_s=0.01
+)
 
 Rows = Mapping[int, int]  # primary key -> a number from which title and vector are made
 State = dict[tuple[int, int], int]  # (partition, primary key) -> that number
@@ -149,6 +152,7 @@ class Shop:
             self.ids,
             self.clock,
             Pool(1),
+            Workers(0, Pool(1)),
             self.work_dir("attempts"),
             lambda _: self.index,
             self.announced.append,

@@ -269,7 +269,7 @@ def test_urgency() -> None:
 
     assert [type(task) for task in tasks] == [Merge, BuildIndex, Rewrite, DropTombstones]
     assert [task.name for task in tasks] == [
-        "task/1/1/merge/1",
+        "task/1/1/merge/1.5",
         "task/1/1/index/20",
         "task/1/0/rewrite/1",
         "task/1/0/drop/all",

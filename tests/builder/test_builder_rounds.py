@@ -305,11 +305,48 @@ async def test_two_builders(shop: Shop) -> None:
 async def test_claimed_by_another(shop: Shop) -> None:
     """What another node has claimed is left to it."""
     await segments(shop, 3)
-    await shop.store.acquire("task/1/0/merge/1", NodeId("rival"), "nonce", 60.0)
+    await shop.store.acquire("task/1/0/merge/1.3", NodeId("rival"), "nonce", 60.0)
     await shop.store.acquire("task/1/0/drop/all", NodeId("rival"), "nonce", 60.0)
 
     assert await shop.builder().step() == 0
     assert len(await shop.live(FileKind.SEGMENT)) == 3
+
+
+async def test_tombstones_wait_for_a_merge_elsewhere(shop: Shop) -> None:
+    """Deletes are not applied to the inputs of another builder's merge, which would have been for nothing."""
+    await segments(shop, 3)
+    await shop.write({}, deletes=range(20))
+    for name in ("merge/1.3", "drop/all", "rewrite/1"):
+        await shop.store.acquire(f"task/1/0/{name}", NodeId("rival"), "nonce", 60.0)
+
+    assert await shop.builder().step() == 0
+
+
+async def test_work_ends_when_its_claim_is_lost(shop: Shop) -> None:
+    """A claim that another node may have taken ends what is done under it at once, as it could not be committed."""
+    claims = Claims(shop.store, NodeId("b1"), shop.clock, ttl_s=0.01)
+
+    with pytest.raises(MishardsError) as raised:
+        async with claims.hold("task/1") as claim:
+            await shop.store.release(claim.name, claim.nonce)
+            await asyncio.Event().wait()
+
+    assert raised.value.kind is Kind.FENCED
+
+
+async def test_a_merged_segment_comes_with_its_index(shop: Shop) -> None:
+    """No search has to read all of it until an index is built: no record of it ever lacks the index."""
+    await shop.define(indexes=(INDEX,))
+    await segments(shop, 3)
+
+    await settle(shop)
+
+    manifest = shop.mirror.get(shop.collection.id)
+    assert manifest is not None
+    merged = [file for file in manifest.segments.values() if file.rows == 30]
+    assert merged
+    assert all(file.part("index", INDEX.field_id, INDEX.id) for file in merged)
+    await shop.check()
 
 
 class Interrupting(SqlStore):
@@ -374,7 +411,7 @@ async def test_claim_lost_before_the_commit(shop: Shop) -> None:
     before = await shop.storage.list("")
 
     async def take_over() -> None:
-        await shop.store.acquire("task/1/0/merge/1", NodeId("b1"), "another nonce", 60.0)
+        await shop.store.acquire("task/1/0/merge/1.3", NodeId("b1"), "another nonce", 60.0)
 
     assert await shop.builder(store=Interrupting(shop.store, take_over)).step() == 0
 

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from mishards.index.bitmaps import allowed_count, bitmap
-from mishards.index.exact import exact_range, exact_search
+from mishards.index.exact import exact_range, exact_range_at, exact_search, exact_search_at
 from mishards.index.metrics import larger_is_better, normalised, prepared
+from mishards.index.products import QUERIES_MIN, SPARE, nearest_by_products
 
 METRIC = st.sampled_from(["L2", "IP", "COSINE"])
 Case = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]
@@ -127,6 +128,57 @@ def test_a_segment_of_equal_rows_answers_with_the_first(metric: str) -> None:
 
     for k in (1, 99, 100, 2000):
         assert exact_search(prepared(vectors, metric), vectors[:2], k, metric)[1].tolist() == [list(range(k))] * 2
+
+
+@given(cases(), METRIC, st.integers(1, 70), st.booleans(), st.booleans())
+def test_chosen_rows_are_searched_as_all_are(case: Case, metric: str, k: int, many: bool, ranked: bool) -> None:
+    """Rows named by their positions give what a bitmap gives, for few queries or many, ties and ranges included."""
+    vectors, queries, mask = case
+    queries = np.tile(queries, (QUERIES_MIN if many else 1, 1))
+    chosen, reverse = np.flatnonzero(mask), np.arange(len(vectors))[::-1]
+    ranks = (lambda: reverse) if ranked else None
+    table = prepared(vectors, metric)
+
+    scores, positions = exact_search_at(vectors, chosen, queries, k, metric, ranks)
+
+    wanted = [exact_search(table, query[None], k, metric, bitmap(mask), ranks) for query in queries]
+    assert np.array_equal(positions, np.concatenate([each[1] for each in wanted]))
+    found = positions >= 0
+    assert np.array_equal(scores[found], np.concatenate([each[0] for each in wanted])[found])
+    if len(chosen):
+        radius = float(scores[found][-1])
+        pairs = zip(
+            exact_range_at(vectors, chosen, queries, radius, None, metric),
+            exact_range(table, queries, radius, None, metric, bitmap(mask)),
+            strict=True,
+        )
+        assert all(np.array_equal(mine, true) for mine, true in pairs)
+
+
+@pytest.mark.parametrize("metric", ["L2", "IP", "COSINE"])
+@pytest.mark.parametrize("offset", [0.0, 100.0])
+def test_matrix_products_answer_only_what_they_can_prove(metric: str, offset: float) -> None:
+    """What they call proven is the answer of pair scores bit for bit; far from the origin, and among ties, less is."""
+    rng = np.random.default_rng(1)
+    vectors = (rng.normal(size=(2000, 48)) + offset).astype(np.float32)
+    vectors[400] *= 2  # the best of the last query by every metric
+    vectors[500:600] = vectors[400]
+    queries = np.concatenate([(rng.normal(size=(60, 48)) + offset).astype(np.float32), vectors[400:401]])
+    ready, asked = prepared(vectors, metric), prepared(queries, metric)
+
+    scores, positions, proven = nearest_by_products(ready, asked, 10, metric)
+
+    pairs = [exact_search(ready, query[None], 10, metric) for query in queries]
+    true_scores, true_positions = (np.concatenate(each) for each in zip(*pairs, strict=True))
+    assert np.array_equal(scores[proven], true_scores[proven])
+    assert np.array_equal(positions[proven], true_positions[proven])
+    if offset == 0:
+        assert proven[:-1].sum() > 20  # the others may count tied rows among their best
+    assert not proven[-1]  # 101 rows tie, more than are looked at
+    assert SPARE < 100
+    whole = exact_search(ready, queries, 10, metric)
+    assert np.array_equal(whole[0], true_scores)
+    assert np.array_equal(whole[1], true_positions)
 
 
 def test_bitmaps_count_what_they_allow() -> None:

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from mishards.errors import Kind, MishardsError
-from mishards.index.auto import AUTOINDEX
+from mishards.index.auto import AUTOINDEX, fits_half
+from mishards.index.exact import exact_search
 from mishards.index.flat import FLAT
-from mishards.index.hnsw import HNSW
-from mishards.index.ivf import IVF_FLAT
+from mishards.index.hnsw import HNSW, HNSW_SQ
+from mishards.index.ivf import IVF_FLAT, IVF_PQ, IVF_SQ8, SCANN
 from mishards.ports import IndexKind
-from mishards.testing.index_suite import IndexSuite, build
+from mishards.testing.index_suite import IndexSuite, build, recall
 
 
 class TestFlat(IndexSuite):
@@ -35,6 +36,30 @@ class TestIvfFlat(IndexSuite):
         return IVF_FLAT
 
 
+class TestHnswSq(IndexSuite):
+    @pytest.fixture
+    def kind(self) -> IndexKind:
+        return HNSW_SQ
+
+
+class TestIvfSq8(IndexSuite):
+    @pytest.fixture
+    def kind(self) -> IndexKind:
+        return IVF_SQ8
+
+
+class TestIvfPq(IndexSuite):
+    @pytest.fixture
+    def kind(self) -> IndexKind:
+        return IVF_PQ
+
+
+class TestScann(IndexSuite):
+    @pytest.fixture
+    def kind(self) -> IndexKind:
+        return SCANN
+
+
 class TestAutoIndex(IndexSuite):
     @pytest.fixture
     def kind(self) -> IndexKind:
@@ -48,7 +73,17 @@ class TestAutoIndex(IndexSuite):
         (HNSW, {"M": "2", "efConstruction": 1}, {"M": 2, "efConstruction": 1}),
         (HNSW, {"M": 2048.0}, None),
         (IVF_FLAT, {"nlist": "65536"}, {"nlist": 65536}),
-        (AUTOINDEX, {"M": "nonsense"}, {"M": 18, "efConstruction": 240}),
+        (IVF_SQ8, {}, {}),
+        (IVF_PQ, {}, {"m": 2, "nbits": 8}),
+        (IVF_PQ, {"m": "4", "nbits": "6", "nlist": 10}, {"m": 4, "nbits": 6, "nlist": 10}),
+        (IVF_PQ, {"m": 2.5}, None),
+        (SCANN, {"with_raw_data": "false", "nlist": "10"}, {"with_raw_data": False, "nlist": 10}),
+        (
+            HNSW_SQ,
+            {"sq_type": "fp16", "refine": "true", "refine_type": "fp32"},
+            {"M": 18, "efConstruction": 240, "sq_type": "FP16", "refine": True, "refine_type": "FP32"},
+        ),
+        (AUTOINDEX, {"M": "nonsense"}, {}),
         (FLAT, {"nlist": 3}, {}),
     ],
 )
@@ -71,6 +106,15 @@ def test_build_parameters_are_typed(kind: IndexKind, params: dict[str, Any], che
         (HNSW, {"M": True}, r"param 'M' \(True\) should be integer"),
         (IVF_FLAT, {"nlist": 0}, r"param 'nlist' \(0\) should be in range \[1, 65536\]"),
         (IVF_FLAT, {"nlist": 65537}, r"param 'nlist' \(65537\)"),
+        (IVF_PQ, {"m": 3}, r"should be a multiple of m. Dimension:8, m:3"),
+        (IVF_PQ, {"nbits": 17}, r"param 'nbits' \(17\) should be in range \[1, 16\]"),
+        (SCANN, {"with_raw_data": "perhaps"}, r"param 'with_raw_data' \(perhaps\) should be boolean"),
+        (HNSW_SQ, {"sq_type": "SQ4"}, r"invalid param 'sq_type' \(SQ4\), expected one of: SQ6, SQ8, BF16, FP16"),
+        (
+            HNSW_SQ,
+            {"sq_type": "FP16", "refine_type": "SQ8"},
+            r"refine_type \(SQ8\) should be more precise than sq_type \(FP16\)",
+        ),
     ],
 )
 def test_wrong_build_parameters_are_refused(kind: IndexKind, params: dict[str, Any], message: str) -> None:
@@ -90,6 +134,10 @@ def test_wrong_build_parameters_are_refused(kind: IndexKind, params: dict[str, A
         (IVF_FLAT, {"nprobe": 0}, r"param 'nprobe' \(0\) should be in range \[1, 65536\]"),
         (IVF_FLAT, {"nprobe": 65537}, r"param 'nprobe' \(65537\)"),
         (IVF_FLAT, {"nprobe": "all"}, r"param 'nprobe' \(all\) should be integer"),
+        (AUTOINDEX, {"level": 11}, r"param 'level' \(11\) should be in range \[1, 10\]"),
+        (SCANN, {"reorder_k": 9}, r"reorder_k\(9\) should be larger than k\(10\)"),
+        (HNSW_SQ, {"refine_k": 0.5}, r"param 'refine_k' \(0.5\) should be in range \[1, "),
+        (HNSW_SQ, {"refine_k": "much"}, r"param 'refine_k' \(much\) should be float"),
     ],
 )
 def test_wrong_search_parameters_are_refused(kind: IndexKind, params: dict[str, Any], message: str) -> None:
@@ -117,7 +165,61 @@ def test_clusters_fit_the_segment(tmp_path: Path, rows: int) -> None:
 
 def test_small_segments_need_no_index() -> None:
     """Where a scan is as fast as a walk no index is built; FLAT never is."""
-    for kind in (HNSW, IVF_FLAT, AUTOINDEX):
+    for kind in (HNSW, HNSW_SQ, IVF_FLAT, IVF_SQ8, IVF_PQ, SCANN, AUTOINDEX):
         assert not kind.worthwhile(1000, 128)
         assert kind.worthwhile(100_000, 128)
     assert not FLAT.worthwhile(10_000_000, 128)
+
+
+def test_auto_chooses_by_size_and_by_how_near_rows_lie(tmp_path: Path) -> None:
+    """Codes of 16 bits where they keep neighbours apart; float32 where they would not, or cannot hold the numbers."""
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(2000, 32)).astype(np.float32)
+    crowded = (1000 + vectors * 0.01).astype(np.float32)
+    vast = vectors * 1e30
+
+    assert fits_half(vectors, "L2")
+    assert fits_half(vast, "COSINE")  # scaled to length one
+    assert not fits_half(crowded, "L2")
+    assert not fits_half(vast, "L2")
+    for rows in (vectors, crowded):
+        index = build(AUTOINDEX, rows, "L2", tmp_path)
+        _, positions = index.search(rows[:50], 1, AUTOINDEX.check_search({}, 1), None)
+        assert positions[:, 0].tolist() == list(range(50))
+
+
+def test_level_widens_a_search(tmp_path: Path) -> None:
+    """AUTOINDEX finds no less at a higher level, and what `ef` asks for is what is searched."""
+    vectors = np.random.default_rng(0).normal(size=(5000, 48)).astype(np.float32)
+    queries = np.random.default_rng(1).normal(size=(30, 48)).astype(np.float32)
+    index = build(AUTOINDEX, vectors, "L2", tmp_path)
+    truth = exact_search(vectors, queries, 10, "L2")[1]
+
+    found = [recall(index.search(queries, 10, params, None)[1], truth) for params in ({"ef": 10}, {}, {"level": 10})]
+
+    assert found[0] < found[1] <= found[2]
+    assert found[2] > 0.99
+
+
+def test_a_graph_by_distance_holds_no_vectors(tmp_path: Path) -> None:
+    """HNSW's file for L2 and IP is the graph: it walks over the segment's own vectors, so they lie in memory once."""
+    vectors = np.random.default_rng(0).normal(size=(1000, 256)).astype(np.float32)
+
+    sizes = {metric: build(HNSW, vectors, metric, tmp_path).bytes for metric in ("L2", "IP", "COSINE")}
+
+    assert sizes["L2"] < vectors.nbytes / 4
+    assert sizes["IP"] < vectors.nbytes / 4
+    assert sizes["COSINE"] > vectors.nbytes
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux tells what is mapped")
+def test_a_graph_that_is_gone_maps_nothing(tmp_path: Path) -> None:
+    """Dropping a loaded index gives its file's mapping back, also where it walked over attached vectors."""
+    vectors = np.random.default_rng(0).normal(size=(500, 8)).astype(np.float32)
+    index = build(HNSW, vectors, "L2", tmp_path)
+    mapped = str(tmp_path / "index")
+    assert mapped in Path("/proc/self/maps").read_text()
+
+    del index
+
+    assert mapped not in Path("/proc/self/maps").read_text()

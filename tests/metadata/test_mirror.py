@@ -17,7 +17,7 @@ from mishards.metadata.deltas import delta_of, stamp
 from mishards.metadata.mirror import Manifest, Mirror
 from mishards.metadata.payloads import PayloadCache
 from mishards.metadata.store import SqlStore, open_store
-from mishards.model import Collection, CollectionId, Commit, Delta, FileId, FileKind, Version
+from mishards.model import Collection, CollectionId, Commit, Delta, File, FileId, FileKind, Version
 from mishards.ports import CommitRequest, Head, MetadataStore
 from mishards.testing.metadata_records import a_collection, a_commit, a_file, refused
 
@@ -422,3 +422,34 @@ async def test_a_deleted_file_whose_removal_is_news(mirror: Mirror, door: Door) 
     await refused(Kind.GONE, mirror.payload(books(mirror).files[FileId(1)]))
 
     await until(lambda: set(books(mirror).files) == {2})
+
+
+def test_segments_and_fresh_files_share_out_the_files() -> None:
+    """Whatever comes, is removed and is forgotten: each file is in one of the two, and the removed ones go in time."""
+    manifest = Manifest(a_collection())
+    rows, stones, segment = (a_file(number, kind=kind) for number, kind in enumerate(FileKind, 1))
+    manifest.load(_delta(0, 1, rows))
+    manifest.merge(_delta(1, 3, stones, segment, removed={rows.id: Version(3)}))
+    manifest.merge(_delta(2, 4, segment, removed={rows.id: Version(3), segment.id: Version(4)}))
+
+    assert manifest.fresh.keys() == {rows.id, stones.id}
+    assert manifest.segments.keys() == {segment.id}
+    assert [file.id for file in manifest.live_fresh()] == [stones.id]
+
+    assert manifest.forget_removed(Version(3))
+    assert not manifest.forget_removed(Version(3))
+    assert (manifest.fresh.keys(), manifest.segments.keys()) == ({stones.id}, {segment.id})
+    assert manifest.forget_removed(Version(9))
+    assert (manifest.files.keys(), manifest.oldest) == ({stones.id}, 4)
+
+
+def _delta(after: int, version: int, *added: File, removed: dict[FileId, Version] | None = None) -> Delta:
+    return Delta(
+        collection_id=BOOKS,
+        after=Version(after),
+        version=Version(version),
+        ts=version,
+        head=str(version),
+        added=added,
+        removed=removed or {},
+    )

@@ -257,3 +257,16 @@ async def test_a_delete_by_filter_goes_where_its_keys_were_found() -> None:
 
     assert {request.collection_id for request in case.writers.requests} == {2}
     assert case.deleted() == dict.fromkeys([5, 8], (42, 0))
+
+
+async def test_rows_come_sorted_and_each_key_once() -> None:
+    """As the writer stores them: in the order of their keys, and of a key given twice the last row."""
+    case = Case()
+
+    done = await case.write("insert", [9, 3, 7, 3, 1], 5)
+
+    assert list(done.keys) == [9, 3, 7, 3, 1]
+    assert case.written() == {9: [0, 1], 7: [4, 5], 3: [6, 7], 1: [8, 9]}
+    for part in case.writers.parts:
+        keys = decode_rows(part.rows).column("100").to_pylist()
+        assert keys == sorted(set(keys))

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from mishards.clock import SystemClock
 from mishards.errors import Kind
 from mishards.metadata.mirror import Manifest
 from mishards.model import FieldId, Index, IndexId, NodeId, Version
@@ -91,7 +92,7 @@ async def searched(*scores: Sequence[float], limit: int = 10, bytes_max: int = 1
     for reader in readers:
         reader.others = [other for other, some in zip(readers, scores, strict=True) if some and other is not reader]
     path: Any = FakeReadPath(readers, [reader.found(*some) for reader, some in zip(readers, scores, strict=True)])
-    searching = Searching(path, lambda name: AnyIndex(), 0, bytes_max)  # type: ignore[arg-type,return-value]
+    searching = Searching(path, lambda name: AnyIndex(), SystemClock(), 0, bytes_max)  # type: ignore[arg-type,return-value]
     queries = np.zeros((1, 8), np.float32)
     return await searching.search(SearchRequest(collection="books", queries=queries, limit=limit, output=("id",)))
 

@@ -150,6 +150,9 @@ class FakeMirror:
             raise self.failure
         self.news()
 
+    def stored(self, ids: Iterable[FileId]) -> dict[FileId, bytes]:
+        return {}
+
     async def payloads(self, files: Sequence[File]) -> dict[FileId, bytes]:
         for each in files:
             if each.id not in self.inline:
@@ -209,7 +212,7 @@ class House:
         record = file(self._last_id, kind, count, version, **changes)
         if payload is not None:
             self.mirror.inline[record.id] = payload
-        self.manifest.files[record.id] = record
+        self.manifest.put(record)
         self.manifest.version = Version(version)
         if kind is FileKind.SEGMENT:
             self.manifest.layout = Version(version)

@@ -276,8 +276,39 @@ def test_a_narrow_filter_normalises_only_what_it_selects() -> None:
     made = World([held.source(1)], [row for row, _ in content], False)
 
     narrow = found(made, question(made, "number == 1", metric="COSINE", k=1))
-    assert held._units == {}
+    assert held._units.bytes == 0
     whole = found(made, question(made, "", metric="COSINE", k=100))
 
     assert [answer[0] in rest for answer, rest in zip(narrow, whole, strict=True)] == [True, True]
-    assert held._units != {}
+    assert held._units.bytes > 0
+
+
+class Narrow:
+    """An index that leaves everything to exact search."""
+
+    bytes = 0
+
+    def prefers_exact(self, count: int, nq: int, k: int, params: Any) -> bool:
+        return True
+
+    def search(self, *arguments: Any) -> Any:
+        raise AssertionError("not asked")
+
+
+@pytest.mark.parametrize("radius", [None, 0.5])
+def test_exact_search_of_an_indexed_segment_makes_no_unit_vectors(radius: float | None) -> None:
+    """By cosine its rows are normalised on the way, a block at a time, with the scores that unit vectors give."""
+    content = [(h.Row(n, n, (1.0 + n % 5, float(n % 3))), 1) for n in range(60)]
+    bare = h.segment(h.file(1, FileKind.SEGMENT, 60, 1), content)
+    indexed = h.segment(h.file(1, FileKind.SEGMENT, 60, 1), content, indexes={7: Narrow()})
+    made = World([], [], False)
+
+    for text in ("", "number < 30"):
+        asked = question(made, text, metric="COSINE", index_id=7, radius=radius)
+        mine, counts = search([indexed.source(1)], asked)
+        true, wanted = search([bare.source(1)], asked)
+
+        assert mine.keys.tolist() == true.keys.tolist()
+        assert mine.scores.tolist() == true.scores.tolist()
+        assert counts.tolist() == wanted.tolist()
+    assert bare.bytes > indexed.bytes

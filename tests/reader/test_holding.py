@@ -52,11 +52,13 @@ class Reader:
     def __init__(self, house: h.House, memory_bytes_max: int = 1 << 30) -> None:
         self.house, self.clock, self.placement = house, FakeClock(), FakePlacement()
         self.placement.manifest = house.manifest
-        parts: list[Any] = [house.mirror, FakeMembership(), self.placement, house.loader]
+        self.membership = FakeMembership()
+        parts: list[Any] = [house.mirror, self.membership, self.placement, house.loader]
         self.holdings = Holdings("me", house.storage, *parts, memory_bytes_max, self.clock)  # type: ignore[misc]
 
     async def follow(self) -> bool:
-        """One round of what the task does; whether it failed."""
+        """One round over everything, as after a change of members; whether it failed."""
+        self.membership.epoch += 1
         return await self.holdings._step()
 
     @property
@@ -87,6 +89,24 @@ async def test_what_is_placed_here_is_loaded_ahead_and_told() -> None:
     assert state.epoch > first.epoch
     assert state.files == {1: (flushed.id,)}
     assert state.applied == {1: 1}
+
+
+async def test_a_commit_of_rows_is_followed_by_itself() -> None:
+    """Its rows are held with the next round, in which no other collection is looked at, nor any segment."""
+    house = h.House()
+    flushed = house.flush([(row, 1) for row in h.rows([1])])
+    reader = Reader(house)
+    await reader.follow()
+    reader.placement.elsewhere.add(flushed.id)
+    fresh = house.write(h.rows([2]))
+
+    house.mirror.on_change(reader.holdings.note)
+    house.mirror.changed()
+    await reader.holdings._step()
+
+    hosted = reader.holdings.hosted(house.manifest.collection.id)
+    assert hosted.holds(fresh)
+    assert hosted.unplaced_since == {}
 
 
 async def test_a_poll_that_nothing_ends_is_answered_after_its_time() -> None:

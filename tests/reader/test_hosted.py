@@ -12,6 +12,7 @@ import pytest
 
 from mishards.errors import Kind, MishardsError
 from mishards.model import File
+from mishards.reader.hosted import MANY_KEYS
 from mishards.segment.fresh import Tombstones
 
 
@@ -49,6 +50,30 @@ async def test_deletes_up_to_the_horizon_are_applied_already() -> None:
     await hosted.hold([flushed])
 
     assert await keys_at(hosted, [flushed], 2) == [1]
+
+
+@pytest.mark.parametrize("cut_after", [0, 1, 2, 3, None])
+async def test_tombstones_applied_step_by_step_reach_every_file(cut_after: int | None) -> None:
+    """Rows that come between the steps lose theirs too, also when the caller gives up half-way and another begins."""
+    house = h.House()
+    early = [house.write(h.rows(range(start, 3 * MANY_KEYS, 3))) for start in range(2)]
+    late = house.write(h.rows(range(2, 3 * MANY_KEYS, 3)))
+    hosted = house.hosted()
+    await hosted.hold(early)
+    house.delete(range(1, 3 * MANY_KEYS))
+
+    advance = asyncio.create_task(hosted.advance())
+    for _ in range(cut_after or 0):
+        await asyncio.sleep(0)
+    await hosted.hold([late])
+    if cut_after is not None:
+        advance.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await advance
+    await hosted.advance()
+
+    assert await keys_at(hosted, [*early, late], 4) == [0]
+    assert len(await keys_at(hosted, [*early, late], 3)) == 3 * MANY_KEYS
 
 
 async def test_what_the_mirror_has_forgotten_is_dropped() -> None:

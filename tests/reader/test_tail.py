@@ -6,11 +6,12 @@ import itertools
 
 import held as h
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from mishards.model import FileKind
+from mishards.model import DataType, Field, FieldId, FileId, FileKind, Schema
 from mishards.reader import tail as tail_module
-from mishards.reader.tail import Growing, Tail
+from mishards.reader.tail import OWN_BLOCK_BYTES, Growing, Tail
 
 
 def tail_of(*files: tuple[int, list[int]]) -> Tail:
@@ -130,3 +131,22 @@ def test_a_growing_array_keeps_what_was_handed_out() -> None:
 
     assert view.tolist() == [[1, 1]] * 3
     assert growing.view(53)[:3].tolist() == [[1, 1]] * 3
+
+
+def test_the_vectors_of_a_large_file_stay_where_they_lie() -> None:
+    """A large file is a block of its own without a copy; small ones before and after it share another."""
+    key = Field(id=FieldId(100), name="id", type=DataType.INT64, primary_key=True)
+    vector = Field(id=FieldId(101), name="vector", type=DataType.FLOAT_VECTOR, dim=1024)
+    tail = Tail(Schema(fields=(key, vector)))
+    large = OWN_BLOCK_BYTES // 4096
+    batches = {}
+    for number, count in {1: 2, 2: large, 3: 1}.items():
+        values = pa.array(np.zeros(1024 * count, np.float32))
+        columns = [pa.array(range(count)), pa.FixedSizeListArray.from_arrays(values, 1024)]
+        batches[number] = pa.RecordBatch.from_arrays(columns, names=["100", "101"])
+        tail.add(h.file(number, FileKind.ROWS, count, number), batches[number], {})
+
+    small, own = tail.sources([FileId(1), FileId(2), FileId(3)], 9)
+
+    assert (small.rows, own.rows) == (3, large)
+    assert np.shares_memory(own.vectors(vector.id), batches[2].column("101").flatten().to_numpy())

@@ -67,3 +67,26 @@ def test_the_vectors_of_a_slice_are_its_own() -> None:
 
     assert np.array_equal(matrix, [[1, 1.5, -1], [2, 2.5, -2]])
     assert not matrix.flags.owndata
+
+
+def test_tombstones_of_an_upsert_are_little_more_than_their_keys() -> None:
+    """Tombstones that reach everything older, in every partition, are stored without saying so for each key."""
+    stones = tombstones_of(pa.array(range(1000), pa.int64()))
+
+    data = encode_tombstones(stones)
+
+    assert len(data) < 1000 * 8 + 600
+    back = decode_tombstones(data)
+    assert back.keys.equals(stones.keys)
+    assert not back.below.any() and not back.partitions.any()
+    assert len(back.below) == len(back.partitions) == 1000
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"), [([5, -3, 4], (-3, 5)), (["b", "a", "ü"], ("a", "ü")), ([], (None, None))]
+)
+def test_the_key_range_of_tombstones_is_their_ends(
+    keys: list[int] | list[str], expected: tuple[object, object]
+) -> None:
+    """The smallest and the largest key, whatever the order; none without keys."""
+    assert tombstones_of(pa.array(keys, pa.int64() if not keys else None)).key_range == expected

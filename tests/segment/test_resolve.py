@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from segment_rows import NAME, PK, batch
 
 from mishards.segment.fresh import Tombstones, tombstones_of
+from mishards.segment.keys import ascending
 from mishards.segment.resolve import Resolved, WriteOp, resolve
 
 KEY = st.integers(0, 4)
@@ -107,3 +108,20 @@ def test_a_large_commit_is_resolved_in_a_fraction_of_a_second(count: int) -> Non
 
     assert resolved.rows[1].num_rows == len(resolved.tombstones) == 100_000
     assert time.perf_counter() - started < 1
+
+
+@given(commits(), st.sets(st.integers(0, 5)))
+def test_rows_that_are_stored_stay_apart_if_all_of_them_survive(ops: list[WriteOp], wanted: set[int]) -> None:
+    """A stored write is left whole, or its survivors are among the other rows: together they are the same rows."""
+    stored = {n for n in wanted if n < len(ops) and ops[n].rows is not None and ascending(ops[n].rows.column(PK))}
+
+    resolved = resolve(ops, PK, stored)
+
+    assert set(resolved.whole) <= stored
+    rows = rows_of(resolved)
+    for number in resolved.whole:
+        part = rows_of(Resolved({ops[number].partition_id: ops[number].rows}, None))
+        assert part
+        assert not rows.keys() & part.keys()
+        rows |= part
+    assert rows == one_at_a_time(ops)[0]

@@ -6,7 +6,7 @@ from writer_house import SCHEMA
 from mishards.config import WriterSettings
 from mishards.model import Collection, CollectionId, File, FileId, FileKind, Partition, PartitionId, Version
 from mishards.writer.pressure import PAUSE_S_MAX, pause_s
-from mishards.writer.sealing_policy import BATCH_BYTES_MAX, fresh_rows, is_due, next_batch
+from mishards.writer.sealing_policy import BATCH_BYTES_MAX, SCANNED_AGE_S, fresh_rows, is_due, next_batch
 
 BOOKS = Collection(
     id=CollectionId(1),
@@ -16,17 +16,19 @@ BOOKS = Collection(
     updated_ts=1,
     partitions=(Partition(PartitionId(7), "_default", 1),),
 )
-SETTINGS = WriterSettings(seal_bytes=100, seal_files=3, seal_age_s=60)
+SETTINGS = WriterSettings(seal_bytes=100, seal_files=3, seal_age_s=60, seal_values=4000)
 
 
-def file(id: int, kind: FileKind = FileKind.ROWS, *, bytes: int = 10, shard: int = 0, partition: int = 7) -> File:
+def file(
+    id: int, kind: FileKind = FileKind.ROWS, *, bytes: int = 10, rows: int = 1, shard: int = 0, partition: int = 7
+) -> File:
     """A live file of commit `id`."""
     return File(
         id=FileId(id),
         collection_id=BOOKS.id,
         shard=shard,
         kind=kind,
-        rows=1,
+        rows=rows,
         bytes=bytes,
         added=Version(id),
         partition_id=PartitionId(partition),
@@ -49,11 +51,15 @@ def test_fresh_rows_are_those_live_by_shard_oldest_first() -> None:
         ([file(1), file(2)], 0, False),
         ([file(1), file(2), file(3)], 0, True),
         ([file(1, bytes=100)], 0, True),
+        ([file(1, rows=500)], SCANNED_AGE_S, True),
+        ([file(1, rows=499)], SCANNED_AGE_S, False),
+        ([file(1, rows=500)], 0, False),
     ],
 )
 def test_a_shard_is_due_by_bytes_files_or_age(files: list[File], age_s: float, due: bool) -> None:
-    """Each of the three limits alone makes a shard due; an empty one never is."""
-    assert is_due(files, age_s, SETTINGS) is due
+    """Each of the limits alone makes a shard due, that of the numbers searched only after a while; an empty one never
+    is."""
+    assert is_due(files, 8, age_s, SETTINGS) is due
 
 
 def test_a_batch_is_bounded_and_starts_with_the_oldest() -> None:

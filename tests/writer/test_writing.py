@@ -67,6 +67,78 @@ async def test_large_rows_go_to_storage_first(house: House) -> None:
         assert len(await writer.found(books)) == 500
 
 
+async def test_large_rows_are_stored_as_they_came(house: House) -> None:
+    """Sorted rows become an object byte for byte; the readers of this process get them without reading it."""
+    async with house.writer(settings=replace(QUIET, inline_bytes_max=2_000)) as writer:
+        books = await writer.create()
+        part = insert(range(500))
+
+        await writer.write(books, part)
+
+        (rows,) = writer.live(books, FileKind.ROWS)
+        assert await house.storage.get(rows.parts[0].path) == part.rows
+        assert writer.mirror.stored([rows.id]) == {rows.id: part.rows}
+
+
+async def test_large_rows_that_are_partly_overwritten_are_encoded_anew(house: House) -> None:
+    """Of large writes in one commit each key's last row is found, and objects that it does not list are gone."""
+    async with house.writer(settings=replace(QUIET, inline_bytes_max=2_000)) as writer:
+        books = await writer.create()
+        entered, free = asyncio.Event(), asyncio.Event()
+
+        async def held(request: CommitRequest) -> Commit:
+            entered.set()
+            await free.wait()
+            return await writer.store.inner.commit(request)  # type: ignore[no-any-return]
+
+        writer.store.commit = held
+        tasks = [asyncio.create_task(writer.write(books, insert([0], "first")))]
+        await entered.wait()
+        for part in (insert(range(500), "old"), insert(range(400, 900), "new"), insert([*range(899, 400, -1)], "last")):
+            queued = writer.node.queued_bytes
+            tasks.append(asyncio.create_task(writer.write(books, part)))
+            while writer.node.queued_bytes == queued:
+                await house.storage.list("")
+        free.set()
+        await asyncio.gather(*tasks)
+
+        found = {key: name for (_, key), name in (await writer.found(books)).items()}
+        assert found == {**dict.fromkeys(range(400), "old"), 400: "new", **dict.fromkeys(range(401, 900), "last")}
+        listed = {part.path for file in writer.manifest(books).live() for part in file.parts if part.path}
+        assert set(await house.storage.list("")) == listed
+
+
+async def test_rows_stored_under_a_lost_nonce_are_stored_again(house: House) -> None:
+    """A write that was stored ahead and then lost its lease is committed under the new nonce, or leaves nothing."""
+    async with house.writer(settings=replace(QUIET, inline_bytes_max=2_000)) as writer:
+        books = await writer.create()
+        entered, free = asyncio.Event(), asyncio.Event()
+
+        async def lost(request: CommitRequest) -> Commit:
+            entered.set()
+            await free.wait()
+            writer.store.commit = writer.store.inner.commit
+            raise MishardsError(Kind.FENCED, "taken over")
+
+        writer.store.commit = lost
+        fenced = asyncio.create_task(writer.write(books, insert([1])))
+        await entered.wait()
+        later = asyncio.create_task(writer.write(books, insert(range(500))))
+        while writer.node.queued_bytes == 0:
+            await house.storage.list("")
+        (lease,) = await writer.store.leases("shard/")
+        await writer.store.release(lease.name, lease.nonce)
+        free.set()
+
+        assert (await refused(fenced)).kind is Kind.NOT_OWNER
+        assert (await later).version == 1
+        (taken,) = await writer.store.leases("shard/")
+        assert taken.nonce != lease.nonce
+        paths = await house.storage.list("")
+        assert len(paths) == 2  # rows and tombstones
+        assert all(path.startswith(f"{books.id}/0/{taken.nonce}/") for path in paths)
+
+
 async def test_generated_keys_need_no_tombstones(house: House) -> None:
     """Rows that replace nothing are committed without tombstones."""
     async with house.writer() as writer:

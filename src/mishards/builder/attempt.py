@@ -1,6 +1,6 @@
 """One attempt at a task: what it reads, what it uploads, and the one layout commit that makes it count (P5).
 
-    claim -> snapshot (refreshed) -> fetch and verify -> compute in the pool -> upload -> commit -> apply and announce
+    claim -> snapshot (refreshed) -> fetch and verify -> compute or build -> upload -> commit -> apply and announce
 
 Until the commit nothing of it is visible, so an attempt may end anywhere. Its uploads lie under its own nonce (P1); it
 deletes them again when it knows that they were not committed.
@@ -21,6 +21,7 @@ from msgspec.structs import replace
 from mishards.builder.claims import Claim
 from mishards.builder.policy import Task
 from mishards.builder.pool import Pool
+from mishards.builder.workers import Workers
 from mishards.clock import Clock
 from mishards.errors import Kind, MishardsError, collection_not_found
 from mishards.metadata.deltas import delta_of
@@ -51,6 +52,7 @@ class Tools:
     ids: IdBlocks
     clock: Clock
     pool: Pool
+    workers: Workers
     work_dir: Path
     index_kind: Callable[[str], IndexKind]
     announce: Callable[[Notice], None]
@@ -119,6 +121,10 @@ class Attempt:
     async def compute(self, function: Callable[..., T], *args: Any) -> T:
         """The function's result, computed beside the loop."""
         return await self._tools.pool.run(function, *args)
+
+    async def build(self, function: Callable[..., T], *args: Any) -> T:
+        """The result of one of the `jobs`, computed in another process."""
+        return await self._tools.workers.run(function, *args)
 
     async def take_ids(self, count: int) -> int:
         """The first of `count` fresh ids."""

@@ -1,7 +1,7 @@
 """Claims: a task is worked on under a lease, so that builders do not do each other's work.
 
-A claim saves effort; safety comes from the layout commit, which also fails when the claim's nonce has changed (P5). The
-nonce is the token of the paths of everything that the attempt uploads (P1).
+A claim saves effort; safety comes from the layout commit, which also fails when the claim's nonce has changed (P5):
+work whose claim is lost is given up. The nonce is the token of the paths of everything that the attempt uploads (P1).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import msgspec
 import structlog
 
 from mishards.clock import Clock
-from mishards.errors import MishardsError
+from mishards.errors import Kind, MishardsError
 from mishards.model import NodeId
 from mishards.ports import MetadataStore
 
@@ -41,25 +41,37 @@ class Claims:
 
     @asynccontextmanager
     async def hold(self, name: str) -> AsyncIterator[Claim]:
-        """A claim, renewed until the block ends and then given back. LEASE_HELD if another node has it."""
+        """A claim, renewed until the block ends and then given back. LEASE_HELD if another node has it, FENCED when
+        another has taken it meanwhile: then the block is cancelled."""
         claim = Claim(name, self._clock.token())
         await self._store.acquire(name, self._node_id, claim.nonce, self._ttl_s)
-        renewal = asyncio.create_task(self._renew(claim), name=f"renew {name}")
+        scope = asyncio.timeout(None)
+        renewal = asyncio.create_task(self._renew(claim, scope), name=f"renew {name}")
         try:
-            yield claim
+            async with scope:
+                yield claim
+        except TimeoutError as error:
+            if scope.expired():
+                raise MishardsError(Kind.FENCED, f"claim {name} is lost") from error
+            raise
         finally:
             renewal.cancel()
             await asyncio.gather(renewal, return_exceptions=True)
             with suppress(MishardsError):  # it expires by itself
                 await self._store.release(name, claim.nonce)
 
-    async def _renew(self, claim: Claim) -> None:
-        """Renew until the claim is lost: the work goes on then and fails when it commits."""
+    async def held_elsewhere(self, prefix: str) -> bool:
+        """Whether another node has a claim whose name begins so."""
+        return any(lease.owner != self._node_id for lease in await self._store.leases(prefix))
+
+    async def _renew(self, claim: Claim, scope: asyncio.Timeout) -> None:
+        """Renew until the claim is lost, then end the work."""
         while True:
             await asyncio.sleep(self._ttl_s / RENEWALS)
             try:
                 if not await self._store.renew([(claim.name, claim.nonce)], self._ttl_s):
                     log.warning("claim lost", lease=claim.name)
+                    scope.reschedule(asyncio.get_running_loop().time())
                     return
             except MishardsError as error:
                 log.warning("claim not renewed", lease=claim.name, error=error.message)

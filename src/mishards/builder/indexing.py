@@ -10,13 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mishards.builder.attempt import Attempt
+from mishards.builder.jobs import write_index
 from mishards.builder.policy import BuildIndex
 from mishards.builder.records import with_indexes
 from mishards.errors import Kind, MishardsError
 from mishards.model import Field, File, FileId, Index, Part
-from mishards.ports import IndexKind
-from mishards.segment.footer import append_footer
-from mishards.segment.read import open_vectors
 
 ATTACHES_MAX = 5  # tries, each after the record was replaced once more (P15)
 
@@ -44,21 +42,19 @@ async def _build_part(attempt: Attempt, segment: File, definition: Index, field:
     if vectors is None:
         raise MishardsError(Kind.INTERNAL, f"segment {segment.segment_id} has no vectors of field {field.id}")
     source = await attempt.fetch(vectors)
+    about = (segment.rows, segment.collection_id, segment.shard)
+    return await build_part(attempt, definition, about, field.dim, source, threads)
+
+
+async def build_part(
+    attempt: Attempt, definition: Index, segment: tuple[int, int, int], dim: int, source: Path, threads: int
+) -> Part:
+    """The uploaded index over a local vectors part. `segment`: rows, collection id, shard."""
     target = attempt.folder / f"index-{definition.id}"
     kind = attempt.index_kind(definition.type)
-    size = await attempt.compute(_write_index, kind, definition, segment, field.dim, source, threads, target)
+    size = await attempt.build(write_index, kind, definition, segment, dim, source, threads, target)
     part = Part(kind="index", path="", bytes=size, field_id=definition.field_id, index_id=definition.id)
     return await attempt.upload(target, part)
-
-
-def _write_index(
-    kind: IndexKind, definition: Index, segment: File, dim: int, source: Path, threads: int, target: Path
-) -> int:
-    """Its size in bytes."""
-    vectors = open_vectors(source, segment.rows, dim)
-    kind.build(vectors, definition.metric, definition.params, threads, target)
-    append_footer(target, kind="index", rows=segment.rows, collection_id=segment.collection_id, shard=segment.shard)
-    return target.stat().st_size
 
 
 async def _attach(attempt: Attempt, segment_id: FileId, parts: Sequence[Part]) -> File:

@@ -3,7 +3,7 @@
     mirror -> policy (what is worth doing) -> claim -> attempt (rewrite, index, materialise, drop) -> layout commit
 
 Two builders may want the same task: the claim lets one of them work, and the commit lets one of them win (P5, I12).
-Index building and merging share `threads`; what moves no vectors never waits behind them.
+Index building and merging share `threads`, in processes of low priority; what moves no vectors never waits behind them.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from mishards.builder.policy import BuildIndex, DropPartition, DropTombstones, M
 from mishards.builder.pool import Pool
 from mishards.builder.rests import Rests
 from mishards.builder.rewriting import rewrite
+from mishards.builder.workers import Workers
 from mishards.clock import Clock
 from mishards.config import BuilderSettings
 from mishards.errors import Kind, MishardsError
@@ -62,8 +63,10 @@ class BuilderNode:
     ) -> None:
         """`work_dir` is this node's alone: what lies there from an earlier run is deleted."""
         self._threads = settings.threads or os.cpu_count() or 1
-        pool = Pool(self._threads + LIGHT_TASKS_MAX)
-        self._tools = Tools(store, storage, mirror, ids, clock, pool, work_dir, index_kind, announce)
+        self._heavy_max = settings.processes or self._threads
+        pool = Pool(self._heavy_max + LIGHT_TASKS_MAX)
+        self._workers = Workers(settings.processes, pool)
+        self._tools = Tools(store, storage, mirror, ids, clock, pool, self._workers, work_dir, index_kind, announce)
         self._mirror = mirror
         self._settings = settings
         self._clock = clock
@@ -94,6 +97,7 @@ class BuilderNode:
         for task in ending:
             task.cancel()
         await asyncio.gather(*ending, return_exceptions=True)
+        await self._workers.stop()
         self._loops = []
 
     async def step(self) -> int:
@@ -148,7 +152,7 @@ class BuilderNode:
     def _start_task(self, task: Task) -> bool:
         """Whether there was room for it."""
         beside = sum(other.light == task.light for other in self._running.values())
-        if beside >= (LIGHT_TASKS_MAX if task.light else self._threads):
+        if beside >= (LIGHT_TASKS_MAX if task.light else self._heavy_max):
             return False
         self._running[task.name] = task
         work = asyncio.create_task(self._carry_out(task), name=task.name)
@@ -188,11 +192,13 @@ class BuilderNode:
         """The files that the task made or dropped."""
         match task:
             case Merge() | Rewrite():
-                return await rewrite(attempt, task)
+                return await rewrite(attempt, task, self._threads_each())
             case BuildIndex():
-                heavy = sum(not other.light for other in self._running.values())
-                return await build_index(attempt, task, threads=max(1, self._threads // heavy))
+                return await build_index(attempt, task, self._threads_each())
             case Materialise():
+                if await self._claims.held_elsewhere(f"task/{task.collection_id}/{task.shard}/{Merge.kind}/"):
+                    # It would replace that merge's inputs, and merging takes longer than tombstones gather anew.
+                    raise MishardsError(Kind.CONFLICT, "another builder merges segments of the shard")
                 return await materialise(attempt, task)
             case DropTombstones():
                 return await drop_tombstones(attempt, task)
@@ -200,3 +206,7 @@ class BuilderNode:
                 return await drop_partition(attempt, task)
             case _:
                 raise MishardsError(Kind.UNIMPLEMENTED, f"task {task.name} is of an unknown kind")
+
+    def _threads_each(self) -> int:
+        """How many threads a heavy task may use, those under way counted."""
+        return max(1, self._threads // sum(not task.light for task in self._running.values()))

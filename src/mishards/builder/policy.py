@@ -52,10 +52,11 @@ class Merge(Task, frozen=True, kw_only=True):
 
     kind = "merge"
     partition_id: PartitionId
+    tier: int  # of the largest: small segments need not wait until large ones are merged and indexed
 
     @property
     def subject(self) -> str:
-        return str(self.partition_id)
+        return f"{self.partition_id}.{self.tier}"
 
 
 class BuildIndex(Task, frozen=True, kw_only=True):
@@ -121,7 +122,7 @@ def choose(
     """The tasks worth starting, the most urgent kind first; no file is an input of two of them.
 
     `files` are those live at one version. `busy` files are inputs of tasks under way, `resting` the names of tasks that
-    failed lately; neither is chosen. Merging comes first: it is short next to building an index, and saves some.
+    failed lately; neither is chosen. Merging comes first: the new segment gets its index, and the inputs need none.
     """
     shards: dict[int, list[File]] = defaultdict(list)
     for file in files:
@@ -178,6 +179,7 @@ def _merges(free: Iterable[File], settings: BuilderSettings) -> list[Merge]:
             shard=inputs[0].shard,
             inputs=tuple(file.id for file in inputs),
             partition_id=partition_id,
+            tier=tier(row_bytes(inputs[-1]), settings),
         )
         for partition_id in sorted(partitions)
         if (inputs := mergeable(partitions[partition_id], settings))
@@ -213,22 +215,28 @@ def _fitting(ascending: Sequence[File], bytes_max: int) -> list[File]:
     return fitting
 
 
+def worthwhile_indexes(
+    collection: model.Collection, rows: int, index_kind: Callable[[str], IndexKind]
+) -> list[tuple[model.Index, int]]:
+    """The definitions that a segment of so many rows deserves, with the dimension of their fields."""
+    return [
+        (definition, field.dim)
+        for definition in collection.indexes
+        if (field := collection.schema.by_id(definition.field_id)) and field.is_vector
+        if index_kind(definition.type).worthwhile(rows, field.dim)
+    ]
+
+
 def _builds(
     free: Iterable[File], collection: model.Collection, index_kind: Callable[[str], IndexKind]
 ) -> Iterator[BuildIndex]:
     """One task for each segment that lacks the part of a current definition which is worthwhile at its size."""
-    wanted = [
-        (definition, index_kind(definition.type), field.dim)
-        for definition in collection.indexes
-        if (field := collection.schema.by_id(definition.field_id)) and field.is_vector
-    ]
     for segment in free:
         missing = tuple(
             definition
-            for definition, kind, dim in wanted
+            for definition, _ in worthwhile_indexes(collection, segment.rows, index_kind)
             if segment.part("vectors", definition.field_id)
             and not segment.part("index", definition.field_id, definition.id)
-            and kind.worthwhile(segment.rows, dim)
         )
         if missing:
             yield BuildIndex(

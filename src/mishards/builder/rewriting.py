@@ -6,43 +6,34 @@ counted once more: every input row is in the output, or a tombstone or a bitmap 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-
-import numpy as np
-
 from mishards.builder.attempt import Attempt, all_of
-from mishards.builder.policy import Merge, Rewrite
+from mishards.builder.indexing import build_part
+from mishards.builder.jobs import LocalSegment, write_live
+from mishards.builder.policy import Merge, Rewrite, worthwhile_indexes
 from mishards.builder.records import new_segment
 from mishards.errors import Kind, MishardsError
-from mishards.model import Field, File, Part, Schema
-from mishards.segment.fresh import Tombstones
-from mishards.segment.read import open_rows, read_deletes
-from mishards.segment.rewrite import Input, live_mask, live_table
-from mishards.segment.write import SegmentFiles, write_segment
+from mishards.model import Collection, File, Part, Schema
+from mishards.segment.write import SegmentFiles
 
 
-@dataclass(frozen=True, slots=True)
-class LocalSegment:
-    """Verified local copies of a segment's parts."""
-
-    file: File
-    scalars: Path
-    vectors: Sequence[tuple[Field, Path]]
-    deletes: Path | None
-
-
-async def rewrite(attempt: Attempt, task: Merge | Rewrite) -> list[File]:
+async def rewrite(attempt: Attempt, task: Merge | Rewrite, threads: int) -> list[File]:
     """The new segment; none if every row was dead."""
     snapshot = await attempt.snapshot()
     inputs = snapshot.inputs(task.inputs)
     stones = await attempt.tombstones(snapshot.tombstones_after(min(file.horizon for file in inputs)))
     schema = snapshot.collection.schema
     segments = await all_of(_fetch_segment(attempt, file, schema) for file in inputs)
-    made = await attempt.compute(_write_live, segments, stones, schema, attempt.folder)
+    made = await attempt.build(write_live, segments, stones, schema, attempt.folder)
     outputs: list[File] = []
     if made is not None:
+        (await attempt.snapshot()).inputs(task.inputs)  # what follows may take minutes: not for nothing
+        parts = [
+            *await all_of(
+                attempt.upload(part.path, Part(kind=part.kind, path="", bytes=part.bytes, field_id=part.field_id))
+                for part in made.parts
+            ),
+            *await _build_indexes(attempt, snapshot.collection, task, made, threads),
+        ]
         outputs.append(
             new_segment(
                 id=await attempt.take_ids(1),
@@ -52,14 +43,24 @@ async def rewrite(attempt: Attempt, task: Merge | Rewrite) -> list[File]:
                 rows=made.rows,
                 pk_range=(made.pk_min, made.pk_max),
                 horizon=snapshot.version,
-                parts=await all_of(
-                    attempt.upload(part.path, Part(kind=part.kind, path="", bytes=part.bytes, field_id=part.field_id))
-                    for part in made.parts
-                ),
+                parts=parts,
             )
         )
     await attempt.commit(removed=inputs, added=outputs)
     return outputs
+
+
+async def _build_indexes(
+    attempt: Attempt, collection: Collection, task: Merge | Rewrite, made: SegmentFiles, threads: int
+) -> list[Part]:
+    """The new segment's indexes, so that no search ever reads all of it: until it comes the inputs' ones serve."""
+    vectors = {part.field_id: part.path for part in made.parts if part.kind == "vectors"}
+    return [
+        await build_part(
+            attempt, definition, (made.rows, task.collection_id, task.shard), dim, vectors[definition.field_id], threads
+        )
+        for definition, dim in worthwhile_indexes(collection, made.rows, attempt.index_kind)
+    ]
 
 
 async def _fetch_segment(attempt: Attempt, file: File, schema: Schema) -> LocalSegment:
@@ -74,33 +75,3 @@ def _parts_to_read(file: File, schema: Schema) -> list[Part]:
     if None in wanted:
         raise MishardsError(Kind.INTERNAL, f"segment {file.segment_id} lacks a part: it has {file.parts}")
     return [part for part in (*wanted, file.part("deletes")) if part is not None]
-
-
-def _write_live(
-    segments: Sequence[LocalSegment], stones: Sequence[tuple[int, Tombstones]], schema: Schema, folder: Path
-) -> SegmentFiles | None:
-    """The live rows of the segments, written to `folder`; None if there are none."""
-    inputs = [_open(segment) for segment in segments]
-    pk = schema.primary.column
-    table = live_table(inputs, stones, pk)
-    dead = sum(int(np.count_nonzero(~live_mask(each, stones, pk))) for each in inputs)
-    _refuse_loss([segment.file for segment in segments], dead, table.num_rows)
-    if table.num_rows == 0:
-        return None
-    return write_segment(table, schema, folder, segments[0].file.collection_id, segments[0].file.shard)
-
-
-def _refuse_loss(files: Sequence[File], dead: int, live: int) -> None:
-    """INTERNAL unless every listed row is live or proved dead, and all that were listed as dead are."""
-    rows, dead_before = sum(file.rows for file in files), sum(file.dead for file in files)
-    if live + dead != rows or dead < dead_before:
-        raise MishardsError(
-            Kind.INTERNAL,
-            f"refused to rewrite {rows} rows ({dead_before} listed as dead) as {live} live and {dead} dead ones",
-        )
-
-
-def _open(segment: LocalSegment) -> Input:
-    rows = open_rows(segment.scalars, segment.vectors)
-    dead = read_deletes(segment.deletes, segment.file.rows) if segment.deletes else None
-    return Input(rows, segment.file.partition_id, dead)

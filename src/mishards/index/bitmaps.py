@@ -19,6 +19,11 @@ def allowed_count(allowed: Bitmap | None, rows: int) -> int:
     return rows if allowed is None else int(np.bitwise_count(allowed).sum(dtype=np.int64))
 
 
+def positions_in(allowed: Bitmap, rows: int) -> NDArray[np.int64]:
+    """The positions that a bitmap over `rows` rows allows, ascending."""
+    return np.flatnonzero(np.unpackbits(allowed, count=rows, bitorder="little"))
+
+
 def selector(allowed: Bitmap) -> faiss.IDSelector:
     """FAISS' view of a bitmap, which it keeps alive."""
     return faiss.IDSelectorBitmap(np.ascontiguousarray(allowed))

@@ -1,4 +1,4 @@
-"""FLAT: exact search under the name of an index. Its file repeats the vectors, so it is never worthwhile to build."""
+"""FLAT: exact search under the name of an index. It needs no file, so it is never worthwhile to build."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
 from mishards.index.bitmaps import Bitmap
-from mishards.index.exact import exact_range, exact_search
-from mishards.index.metrics import METRICS, faiss_metric, prepared
-from mishards.ports import Matrix
+from mishards.index.metrics import METRICS
+from mishards.index.stored import Stored
+from mishards.ports import Matrix, Progress
 
 
 class Flat:
@@ -31,43 +30,37 @@ class Flat:
     def worthwhile(self, rows: int, dim: int) -> bool:
         return False
 
-    def build(self, vectors: Matrix, metric: str, params: Mapping[str, Any], threads: int, target: Path) -> None:
-        faiss.omp_set_num_threads(threads)
-        index = faiss.IndexFlat(vectors.shape[1], faiss_metric(metric))
-        index.add(prepared(vectors, metric))
-        faiss.write_index(index, str(target))
+    def build(
+        self,
+        vectors: Matrix,
+        metric: str,
+        params: Mapping[str, Any],
+        threads: int,
+        target: Path,
+        progress: Progress | None = None,
+    ) -> None:
+        """An empty file: the segment's vectors are all there is to it."""
+        target.touch()
 
-    def load(self, path: Path, metric: str) -> FlatIndex:
-        return FlatIndex(faiss.read_index(str(path)), metric)
+    def load(self, path: Path, metric: str, vectors: Matrix) -> FlatIndex:
+        return FlatIndex(Stored(vectors, metric))
 
 
 class FlatIndex:
-    """A loaded FLAT index."""
+    """A loaded FLAT index: the segment's vectors, mapped."""
 
-    def __init__(self, index: faiss.IndexFlat, metric: str) -> None:
-        self._index = index  # owns the memory of `vectors`
-        self._vectors = stored_vectors(index)
-        self._metric = metric
+    bytes = 0
 
-    @property
-    def bytes(self) -> int:
-        return self._vectors.nbytes
+    def __init__(self, stored: Stored) -> None:
+        self._stored = stored
+
+    def prefers_exact(self, count: int, nq: int, k: int, params: Mapping[str, Any]) -> bool:
+        return True
 
     def search(
         self, queries: Matrix, k: int, params: Mapping[str, Any], allowed: Bitmap | None
     ) -> tuple[Matrix, NDArray[np.int64]]:
-        return exact_search(self._vectors, queries, k, self._metric, allowed)
-
-    def range_search(
-        self, queries: Matrix, radius: float, params: Mapping[str, Any], allowed: Bitmap | None
-    ) -> tuple[NDArray[np.int64], Matrix, NDArray[np.int64]]:
-        return exact_range(self._vectors, queries, radius, None, self._metric, allowed)
-
-
-def stored_vectors(index: faiss.IndexFlat) -> Matrix:
-    """The vectors (rows, dim) inside a FAISS flat index: a view, valid as long as the index."""
-    flat: Matrix = faiss.rev_swig_ptr(index.get_xb(), index.ntotal * index.d)
-    return flat.reshape(index.ntotal, index.d)
+        return self._stored.exact(queries, k, allowed)
 
 
 FLAT = Flat()

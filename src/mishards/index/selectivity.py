@@ -1,24 +1,39 @@
-"""What a filter does to an index: when to search exactly instead, and how much wider to search when not."""
+"""What a filter does to a search: what scoring the selected rows one by one would cost.
+
+Measured on one core (AVX-512, 62,666 x 384 and 200,000 x 128), with filters that go with the distance and others. An
+index decides for itself whether it is worth it (`VectorIndex.prefers_exact`); all compare with this cost.
+"""
 
 from __future__ import annotations
 
 import math
 
-# Rows scanned one after the other in the time of one step of a filtered HNSW walk. Measured with ef 64 on
-# 100,000 x 128: walk and scan cost the same (1 ms) at 13 % allowed.
-SCANNED_PER_STEP = 26
-EF_USUAL = 64
+from mishards.index.stored import Stored
+
+PAIR_S = 0.12e-9  # a float of a selected row, scored against a query
+BATCH_PAIR_S = 0.03e-9  # ... by matrix products
+BATCH_QUERIES = 8
+GATHER_S = 0.15e-9  # ... copied first, for matrix products and for cosines
+NORMALISE_S = 0.18e-9  # ... and normalised, for cosines
+CHOOSE_S = 0.4e-9  # a row of the segment, looked at for whether it is selected
+
+EXACT_WORTH = 2.0  # an exact answer may cost this much more: filters that go with the distance hide rows from an index
 
 
-def prefers_exact(allowed_count: int, rows: int, k: int) -> bool:
-    """Whether scoring all allowed rows is faster than an index, or k asks for half of them anyway.
+def exact_cost_s(count: int, rows: int, dim: int, nq: int, unit: bool) -> float:
+    """The time to score `count` selected rows of a segment exactly, for all queries; `unit`: by cosine."""
+    batch = nq >= BATCH_QUERIES
+    once = (GATHER_S if batch or unit else 0.0) + (NORMALISE_S if unit else 0.0)
+    return rows * CHOOSE_S + count * dim * (once + nq * (BATCH_PAIR_S if batch else PAIR_S))
 
-    A walk takes about ef * rows / allowed steps, a scan `allowed`: of 100,000 rows below 13 %, of a million below 4 %.
-    """
-    steps = max(EF_USUAL, k) * rows / max(1, allowed_count)
-    return allowed_count < SCANNED_PER_STEP * steps or 2 * k >= allowed_count
+
+def is_exact_better(index_s: float, count: int, stored: Stored, nq: int, k: int) -> bool:
+    """Whether to score the selected rows instead of spending `index_s` on an index, or k asks for half of them."""
+    cost_s = exact_cost_s(count, stored.rows, stored.dim, nq, stored.metric == "COSINE")
+    worth = EXACT_WORTH if count < stored.rows else 1.0
+    return 2 * k >= count or cost_s < worth * index_s
 
 
 def widened(breadth: int, allowed_count: int, rows: int) -> int:
-    """A breadth of search (ef, nprobe) at which a filtered search meets as many allowed rows as an unfiltered one."""
+    """The breadth of a walk (ef) at which it meets as many allowed rows as an unfiltered one."""
     return math.ceil(breadth * rows / max(1, allowed_count))

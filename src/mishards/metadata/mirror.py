@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -32,19 +32,34 @@ Callback = Callable[[CollectionId], None]
 @dataclass(slots=True, eq=False)
 class Manifest:
     """One collection as this process knows it. Changed in place, and only between two awaits of the mirror's task or
-    in `Mirror.apply`; whoever plans from it copies what it needs before it awaits."""
+    in `Mirror.apply`; whoever plans from it copies what it needs before it awaits.
+
+    `segments` and `fresh` (rows and tombstones) share out `files`: a commit of rows concerns the few fresh files only,
+    and what looks at those need not look at thousands of segments.
+    """
 
     collection: Collection
     version: Version = NOTHING
     ts: int = 0
     head: str = ""
     files: dict[FileId, File] = field(default_factory=dict)  # with those removed not long ago
+    segments: dict[FileId, File] = field(default_factory=dict)
+    fresh: dict[FileId, File] = field(default_factory=dict)
     layout: Version = NOTHING  # the newest version that added or removed a segment; at first the version loaded
     oldest: Version = NOTHING  # the oldest layout whose files are all here: earlier ones have lost files to `_purge`
+    _removed: deque[FileId] = field(default_factory=deque)  # those of `files`, in the order of their removal
+
+    def __post_init__(self) -> None:
+        for file in self.files.values():
+            self.put(file)
 
     def live(self) -> list[File]:
         """The files live at `version`."""
         return [file for file in self.files.values() if file.removed == 0]
+
+    def live_fresh(self) -> list[File]:
+        """The fresh files among them."""
+        return [file for file in self.fresh.values() if file.removed == 0]
 
     def live_rows(self) -> int:
         """Rows in live files, less those that delete bitmaps mask; fresh tombstones are not subtracted."""
@@ -53,32 +68,42 @@ class Manifest:
     def load(self, delta: Delta) -> None:
         """Take over a delta that lists all live files. When its segments came to be is not known; any layout from
         then to now has the same ones."""
-        self.files = {file.id: file for file in delta.added}
+        self.files, self.segments, self.fresh, self._removed = {}, {}, {}, deque()
+        for file in delta.added:
+            self.put(file)
         self.version, self.ts, self.head, self.layout = delta.version, delta.ts, delta.head, delta.version
         self.oldest = delta.version
 
     def merge(self, delta: Delta) -> bool:
         """Add a delta that begins at or before `version` and ends after it; whether it removed files."""
         layout = self.layout
+        known = {id for id in delta.removed if id in self.files and self.files[id].removed}
         for file in delta.added:
-            self.files[file.id] = file
+            self.put(file)
             if file.kind is FileKind.SEGMENT:
                 layout = max(layout, file.added)
         removed = [id for id in delta.removed if id in self.files]  # others are purged already
+        self._removed.extend(sorted((id for id in removed if id not in known), key=delta.removed.__getitem__))
         for id in removed:
-            self.files[id] = replace(self.files[id], removed=delta.removed[id])
-            if self.files[id].kind is FileKind.SEGMENT:
+            self.put(replace(self.files[id], removed=delta.removed[id]))
+            if id in self.segments:
                 layout = max(layout, delta.removed[id])
         self.version, self.ts, self.head, self.layout = delta.version, delta.ts, delta.head, layout
         return bool(removed)
 
     def forget_removed(self, version: Version) -> bool:
         """Drop the files removed up to a version, and with them the layouts before; whether there were any."""
-        doomed = [file for file in self.files.values() if 0 < file.removed <= version]
-        for file in doomed:
-            del self.files[file.id]
+        before = len(self._removed)
+        while self._removed and self.files[self._removed[0]].removed <= version:
+            file = self.files.pop(self._removed.popleft())
+            (self.segments if file.kind is FileKind.SEGMENT else self.fresh).pop(file.id)
             self.oldest = max(self.oldest, file.removed)
-        return bool(doomed)
+        return len(self._removed) < before
+
+    def put(self, file: File) -> None:
+        """List a file, in place of its older record."""
+        self.files[file.id] = file
+        (self.segments if file.kind is FileKind.SEGMENT else self.fresh)[file.id] = file
 
 
 class Mirror:
@@ -94,7 +119,8 @@ class Mirror:
         self._ddl: dict[CollectionId, int] = {}
         self._names: dict[tuple[str, str], CollectionId] = {}
         self._expiring: deque[tuple[float, CollectionId, Version]] = deque()  # versions that removed files, by age
-        self._pushed = PayloadCache()
+        self._pushed: PayloadCache[bytes] = PayloadCache()
+        self._stored: PayloadCache[bytes | memoryview] = PayloadCache()
         self._callbacks: list[Callback] = []
         self._waiting: list[asyncio.Future[None]] = []  # for the next round
         self._served: list[asyncio.Future[None]] = []  # by the round in flight
@@ -160,6 +186,14 @@ class Mirror:
             self._pushed.add(delta.payloads)
             self._merge(manifest, delta)
         return True
+
+    def keep_stored(self, payloads: Mapping[FileId, bytes | memoryview]) -> None:
+        """Contents of fresh files that this process has just put into storage, for `stored`."""
+        self._stored.add(payloads)
+
+    def stored(self, ids: Iterable[FileId]) -> dict[FileId, bytes | memoryview]:
+        """Those of the contents that are still here; the others are to be read from storage."""
+        return self._stored.get(ids)
 
     async def payload(self, file: File) -> bytes:
         """The inline payload of one file. GONE when its record is deleted."""

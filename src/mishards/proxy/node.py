@@ -78,7 +78,9 @@ class ProxyNode:
             placement,
             clock,
         )
-        self._searching = Searching(read_path, index_kind, settings.result_bytes_direct, settings.result_bytes_max)
+        self._searching = Searching(
+            read_path, index_kind, clock, settings.result_bytes_direct, settings.result_bytes_max
+        )
         self._querying = Querying(read_path, settings.result_bytes_max)
         self._writing = Writing(self._catalog, self._querying, self._writers, ids, clock)
         self.in_flight = 0

@@ -36,6 +36,8 @@ class Readers:
         self._peers = peers
         self._clock = clock
         self._switch_wait_s = switch_wait_s
+        self._indexed: tuple[Member, ...] = ()
+        self._by_id: dict[NodeId, Member] = {}  # of `_indexed`
         self._ready: dict[NodeId, dict[int, frozenset[int]]] = {}
         self._suspect_until: dict[NodeId, float] = {}
         self._in_flight: dict[NodeId, int] = {}
@@ -58,8 +60,17 @@ class Readers:
         """Readers that may be asked, draining ones included."""
         return self._membership.of("reader", draining=True)
 
+    def member(self, node: NodeId) -> Member | None:
+        """The reader of that id, as long as it is there."""
+        members = self.members()
+        if members is not self._indexed:
+            self._indexed, self._by_id = members, {member.id: member for member in members}
+        return self._by_id.get(node)
+
     def usable(self, excluded: Collection[NodeId] = ()) -> list[NodeId]:
         """Readers to send parts to: healthy ones, else any that this request has not failed on."""
+        if not excluded and not self._suspect_until:
+            return [member.id for member in self.members()]
         now_s = self._clock.monotonic_s()
         candidates = [member.id for member in self.members() if member.id not in excluded]
         healthy = [node for node in candidates if self._suspect_until.get(node, 0.0) <= now_s]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from mishards.clock import Clock
 from mishards.errors import Kind, MishardsError
 from mishards.metadata.mirror import Manifest
-from mishards.model import File, FileKind, NodeId
+from mishards.model import Consistency, File, FileKind, NodeId
 from mishards.proxy.catalog import Catalog, readable_partitions
 from mishards.proxy.plan import Plan, make_plan
 from mishards.proxy.readers import Readers
@@ -36,12 +36,16 @@ def check_size(size: int, bytes_max: int) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Reached:
+class Reached(NamedTuple):
     """A collection at the version a request will be answered at, or later."""
 
     manifest: Manifest
     deadline_s: float  # monotonic
+
+
+def level_of(request: Reading, manifest: Manifest) -> Consistency:
+    """The consistency level asked for, or the collection's."""
+    return manifest.collection.consistency if request.consistency is None else request.consistency
 
 
 class ReadPath:
@@ -69,16 +73,26 @@ class ReadPath:
     async def reach(self, request: Reading) -> Reached:
         """The collection, loaded, and as new as the request's consistency level asks (P10)."""
         deadline_s = self._clock.monotonic_s() + request.timeout_s
+        known = self._reached_already(request)
+        if known is not None:
+            return Reached(known, deadline_s)
         try:
             async with asyncio.timeout(request.timeout_s):
                 manifest = await self._catalog.loaded(request.database, request.collection, request.partitions)
-                level = manifest.collection.consistency if request.consistency is None else request.consistency
+                level = level_of(request, manifest)
                 if await self._versions.reach(manifest, level, request.guarantee_ts):  # the name may mean another now
                     manifest = await self._catalog.loaded(request.database, request.collection, request.partitions)
                 await self._membership.wait_for("reader", min(MEMBER_WAIT_S, request.timeout_s / 2))
         except TimeoutError as error:
             raise MishardsError(Kind.DEADLINE, f"not answered within {request.timeout_s:g} s") from error
         return Reached(manifest, deadline_s)
+
+    def _reached_already(self, request: Reading) -> Manifest | None:
+        """Nearly always everything needed is here: no waiting, no timer."""
+        manifest = self._catalog.loaded_now(request.database, request.collection, request.partitions)
+        if manifest is None or not self._versions.suffices(manifest, level_of(request, manifest), request.guarantee_ts):
+            return None
+        return manifest if self._readers.members() else None
 
     async def ask(
         self,

@@ -161,7 +161,7 @@ class Scatter:
         left_s = deadline_s - self._clock.monotonic_s()
         if left_s <= 0:
             raise MishardsError(Kind.DEADLINE, "the request's time is up")
-        member = next((member for member in self._readers.members() if member.id == node), None)
+        member = self._readers.member(node)
         if member is None:
             raise MishardsError(Kind.PEER_LOST, f"reader {node} has left")
         self._budget.sent()

@@ -4,32 +4,44 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mishards.errors import Kind, MishardsError, invalid
-from mishards.model import Collection, DataType, Field, Index, NodeId
-from mishards.ports import IndexKind
-from mishards.proxy.filters import compiled
+from mishards.clock import Clock
+from mishards.errors import invalid
+from mishards.model import DataType, Field, NodeId
+from mishards.ports import IndexKind, Matrix
+from mishards.proxy.joining import Joining
 from mishards.proxy.plan import Plan
 from mishards.proxy.reading import Reached, ReadPath, check_size
 from mishards.proxy.requests import SearchRequest, SearchResult
 from mishards.proxy.scatter import PartAnswer
+from mishards.proxy.shapes import Shape, Shapes
 from mishards.proxy.together import all_of
 from mishards.schema.keys import no_rows
 from mishards.schema.limits import check_search_window
-from mishards.schema.output import Output, resolve_output
 from mishards.segment.ipc import from_stream
-from mishards.wire.hits import Hits, best, buffer_of, gather, unpack
+from mishards.wire.hits import Hits, best, buffer_of, first_hits, gather, unpack
 from mishards.wire.messages import FetchPart, FetchRows, SearchHits, SearchPart
 from mishards.wire.services import ReaderService
 
 INLINE_HITS = 2_000  # more are merged in a thread
+JOINED_HITS_MAX = 1_000  # wanted by searches that are asked as one; larger ones gain nothing from company
 VARIABLE_BYTES = 128  # what a VARCHAR or JSON value is taken to weigh when the way of fetching is chosen
 SCALAR_BYTES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The hits of some queries, sorted by query; row i of `rows` belongs to hit i."""
+
+    counts: NDArray[np.int32]
+    hits: Hits
+    rows: pa.RecordBatch | None
 
 
 class Searching:
@@ -39,105 +51,101 @@ class Searching:
         self,
         read_path: ReadPath,
         index_kind: Callable[[str], IndexKind],
+        clock: Clock,
         result_bytes_direct: int,
         result_bytes_max: int,
     ) -> None:
         self._read_path = read_path
-        self._index_kind = index_kind
+        self._shapes = Shapes(index_kind)
+        self._joining: Joining[Matrix, Found] = Joining(clock, JOINED_HITS_MAX)
         self._result_bytes_direct = result_bytes_direct
         self._result_bytes_max = result_bytes_max
 
     async def search(self, request: SearchRequest) -> SearchResult:
         check_search_window(len(request.queries), request.limit, request.offset)
         reached = await self._read_path.reach(request)
-        collection = reached.manifest.collection
-        field = vector_field(collection, request.field)
-        index = self._checked(request, collection, field)
-        await compiled(request.filter, collection.schema, request.template)
-        output = resolve_output(collection.schema, request.output)
-        direct = self._is_direct(request, output)
-
-        def ask(reader: ReaderService, plan: Plan, files: tuple[int, ...], left_s: float) -> Awaitable[SearchHits]:
-            return reader.search(self._part(request, field, index, output if direct else None, plan, files, left_s))
-
-        plan, answers = await self._read_path.ask(request, reached, ask)
-        text_keys = collection.schema.primary.type is DataType.VARCHAR
-
-        def merge() -> tuple[Hits, NDArray[np.int32], pa.RecordBatch | None]:
-            parts = [unpack(part.answer, number, text_keys) for number, part in enumerate(answers)]
-            found = gather(parts, text_keys)
-            hits, counts = best(found, len(request.queries), index.metric, request.limit, request.offset)
-            if not (direct and output.fields):
-                return hits, counts, None
-            return hits, counts, merged_rows([from_stream(p.answer.rows) for p in answers], hits, output.fields)
-
-        candidates = len(request.queries) * (request.limit + request.offset) * len(answers)
-        hits, counts, rows = merge() if candidates <= INLINE_HITS else await asyncio.to_thread(merge)
-        if output.fields and not direct:
-            rows = await self._fetched_rows(hits, answers, output, plan, reached)
-        scores = hits.scores
+        manifest = reached.manifest
+        shape = await self._shapes.of(request, manifest.collection)
+        check_queries(request.queries, shape.field)
+        found = await self._joining.ask(
+            (shape.key, manifest.version),
+            request.queries,
+            len(request.queries) * shape.k,
+            lambda asked: self._find_each(asked, shape, reached),
+            reached.deadline_s,
+        )
+        scores = found.hits.scores
         if request.round_decimal >= 0:
             scores = np.round(scores, request.round_decimal).astype(np.float32)
         return SearchResult(
-            collection=collection,
-            counts=counts,
+            collection=manifest.collection,
+            counts=found.counts,
             scores=scores,
-            keys=hits.keys.tolist() if text_keys else hits.keys,
-            output=output.names,
-            rows=rows,
-            ts=reached.manifest.ts,
+            keys=found.hits.keys.tolist() if shape.text_keys else found.hits.keys,
+            output=shape.output.names,
+            rows=found.rows,
+            ts=manifest.ts,
         )
 
-    def _checked(self, request: SearchRequest, collection: Collection, field: Field) -> Index:
-        """The index the search goes through, its parameters checked."""
-        index = collection.index_of(field.id)
-        if index is None:
-            raise MishardsError(Kind.INDEX_NOT_FOUND, f"index not found[collection={collection.name}]")
-        check_queries(request, field)
-        if request.metric and request.metric.upper() != index.metric:
-            raise invalid(
-                f"metric type not match: invalid parameter[expected={index.metric}][actual={request.metric.upper()}]"
+    async def _find_each(self, asked: list[Matrix], shape: Shape, reached: Reached) -> list[Found]:
+        """One answer for each of several searches of one shape."""
+        if len(asked) == 1:
+            return [await self._find(asked[0], shape, reached)]
+        together = await self._find(np.concatenate(asked), shape, reached)
+        return split(together, [len(queries) for queries in asked])
+
+    async def _find(self, queries: Matrix, shape: Shape, reached: Reached) -> Found:
+        request, output, nq = shape.request, shape.output, len(queries)
+        direct = self._is_direct(nq * shape.k, shape.output.fields)
+        packed = buffer_of(queries)
+
+        def ask(reader: ReaderService, plan: Plan, files: tuple[int, ...], left_s: float) -> Awaitable[SearchHits]:
+            return reader.search(
+                SearchPart(
+                    collection_id=reached.manifest.collection.id,
+                    version=plan.version,
+                    files=files,
+                    field_id=shape.field.id,
+                    queries=packed,
+                    nq=nq,
+                    k=shape.k,
+                    metric=shape.index.metric,
+                    params=dict(request.params),
+                    filter=request.filter,
+                    template=dict(request.template),
+                    radius=request.radius,
+                    range_filter=request.range_filter,
+                    output=tuple(field.id for field in output.fields) if direct else (),
+                    deadline_s=left_s,
+                )
             )
-        _check_range(request, index.metric)
-        self._index_kind(index.type).check_search(request.params, request.limit + request.offset)
-        return index
 
-    def _part(
-        self,
-        request: SearchRequest,
-        field: Field,
-        index: Index,
-        output: Output | None,
-        plan: Plan,
-        files: tuple[int, ...],
-        left_s: float,
-    ) -> SearchPart:
-        return SearchPart(
-            collection_id=plan.files[0].collection_id,
-            version=plan.version,
-            files=files,
-            field_id=field.id,
-            queries=buffer_of(request.queries),
-            nq=len(request.queries),
-            k=request.limit + request.offset,
-            metric=index.metric,
-            params=dict(request.params),
-            filter=request.filter,
-            template=dict(request.template),
-            radius=request.radius,
-            range_filter=request.range_filter,
-            output=() if output is None else tuple(field.id for field in output.fields),
-            deadline_s=left_s,
-        )
+        plan, answers = await self._read_path.ask(request, reached, ask)
 
-    def _is_direct(self, request: SearchRequest, output: Output) -> bool:
+        def merge() -> Found:
+            hits, counts = merged(answers, nq, shape)
+            if not (direct and output.fields):
+                return Found(counts, hits, None)
+            rows = merged_rows([from_stream(part.answer.rows) for part in answers], hits, output.fields)
+            return Found(counts, hits, rows)
+
+        found = merge() if nq * shape.k * len(answers) <= INLINE_HITS else await asyncio.to_thread(merge)
+        if output.fields and not direct:
+            rows = await self._fetched_rows(found.hits, answers, output.fields, plan, reached)
+            found = replace(found, rows=rows)
+        return found
+
+    def _is_direct(self, candidates: int, fields: Sequence[Field]) -> bool:
         """Whether the output fields of all candidates are small enough to travel with the parts."""
-        row_bytes = sum(_weight(field) for field in output.fields)
-        candidates = len(request.queries) * (request.limit + request.offset)
-        return candidates * row_bytes <= self._result_bytes_direct
+        return candidates * sum(_weight(field) for field in fields) <= self._result_bytes_direct
 
     async def _fetched_rows(
-        self, hits: Hits, answers: Sequence[PartAnswer[SearchHits]], output: Output, plan: Plan, reached: Reached
+        self,
+        hits: Hits,
+        answers: Sequence[PartAnswer[SearchHits]],
+        fields: Sequence[Field],
+        plan: Plan,
+        reached: Reached,
     ) -> pa.RecordBatch:
         """The second step: each part's winners from the reader that found them."""
         numbers, sources = np.unique(hits.sources, return_inverse=True)
@@ -146,23 +154,23 @@ class Searching:
         for at, number in enumerate(numbers):
             mine = np.flatnonzero(sources == at)
             rows[mine] = np.arange(len(mine))
-            fetches.append(self._fetch(hits.take(mine), answers[number].node, output, plan, reached))
+            fetches.append(self._fetch(hits.take(mine), answers[number].node, fields, plan, reached))
         fetched = await all_of(fetches)
         check_size(sum(len(part.rows) for part in fetched), self._result_bytes_max)
-        found = replace(hits, sources=sources.astype(np.int32), rows=rows)
-        return await asyncio.to_thread(
-            lambda: merged_rows([from_stream(part.rows) for part in fetched], found, output.fields)
-        )
+        found = msgspec.structs.replace(hits, sources=sources.astype(np.int32), rows=rows)
+        return await asyncio.to_thread(lambda: merged_rows([from_stream(part.rows) for part in fetched], found, fields))
 
-    async def _fetch(self, hits: Hits, node: NodeId, output: Output, plan: Plan, reached: Reached) -> FetchRows:
+    async def _fetch(
+        self, hits: Hits, node: NodeId, fields: Sequence[Field], plan: Plan, reached: Reached
+    ) -> FetchRows:
         def ask(reader: ReaderService, left_s: float) -> Awaitable[FetchRows]:
             return reader.fetch(
                 FetchPart(
-                    collection_id=plan.files[0].collection_id,
+                    collection_id=reached.manifest.collection.id,
                     version=plan.version,
                     files=buffer_of(hits.files),
                     positions=buffer_of(hits.positions),
-                    output=tuple(field.id for field in output.fields),
+                    output=tuple(field.id for field in fields),
                     deadline_s=left_s,
                 )
             )
@@ -170,50 +178,28 @@ class Searching:
         return await self._read_path.scatter.ask_one([node], ask, reached.deadline_s)
 
 
-def vector_field(collection: Collection, name: str) -> Field:
-    """The field to search; "" means the only vector field."""
-    vectors = collection.schema.vectors
-    if not name:
-        if len(vectors) != 1:
-            names = ", ".join(field.name for field in vectors)
-            raise invalid(f"multiple anns_fields exist, please specify a anns_field in search_params: {names}")
-        return vectors[0]
-    field = collection.schema.field(name)
-    if field is None:
-        raise MishardsError(Kind.FIELD_NOT_FOUND, f"failed to get field schema by name: fieldName({name}) not found")
-    if not field.is_vector:
-        raise invalid(f"field {name} is of type {field.type.name}, a search needs a FLOAT_VECTOR field")
-    return field
-
-
-def check_queries(request: SearchRequest, field: Field) -> None:
-    """The query vectors' shape and values."""
-    dim = request.queries.shape[1] if request.queries.ndim == 2 else 0
+def check_queries(queries: Matrix, field: Field) -> None:
+    """The query vectors' shape (nq, dim) and values."""
+    dim = queries.shape[1] if queries.ndim == 2 else 0
     if dim != field.dim:
         raise invalid(
             f"vector dimension mismatch: the query has dimension {dim}, field '{field.name}' has {field.dim}"
             f" (expected vector size(byte) {4 * field.dim}, actual {4 * dim})"
         )
-    finite = np.isfinite(request.queries).all(axis=1)
+    finite = np.isfinite(queries)
     if not finite.all():
-        raise invalid(f"query vector {int(np.argmin(finite))} holds NaN or infinity, finite values are required")
+        number = int(np.argmin(finite.all(axis=1)))
+        raise invalid(f"query vector {number} holds NaN or infinity, finite values are required")
 
 
-def _check_range(request: SearchRequest, metric: str) -> None:
-    if request.radius is None or request.range_filter is None:
-        if request.range_filter is not None:
-            raise invalid(f"range_filter {request.range_filter} is given without radius, a range search needs radius")
-        return
-    if metric == "L2" and request.range_filter >= request.radius:
-        raise invalid(
-            f"range_filter must be less than radius for L2, got range_filter {request.range_filter},"
-            f" radius {request.radius}"
-        )
-    if metric != "L2" and request.range_filter <= request.radius:
-        raise invalid(
-            f"range_filter must be greater than radius for {metric}, got range_filter {request.range_filter},"
-            f" radius {request.radius}"
-        )
+def merged(answers: Sequence[PartAnswer[SearchHits]], nq: int, shape: Shape) -> tuple[Hits, NDArray[np.int32]]:
+    """The hits asked for, sorted, and how many each query has (nq,)."""
+    limit, offset = shape.request.limit, shape.request.offset
+    if len(answers) == 1:  # a part's hits are sorted already
+        message = answers[0].answer
+        return first_hits(unpack(message, 0, shape.text_keys), np.frombuffer(message.counts, np.int32), limit, offset)
+    parts = [unpack(part.answer, number, shape.text_keys) for number, part in enumerate(answers)]
+    return best(gather(parts, shape.text_keys), nq, shape.index.metric, limit, offset)
 
 
 def merged_rows(batches: Sequence[pa.RecordBatch], hits: Hits, fields: Sequence[Field]) -> pa.RecordBatch:
@@ -225,6 +211,18 @@ def merged_rows(batches: Sequence[pa.RecordBatch], hits: Hits, fields: Sequence[
     whole = filled[0] if len(filled) == 1 else pa.Table.from_batches(filled).combine_chunks().to_batches()[0]
     places = starts[hits.sources] + hits.rows
     return whole.take(pa.array(places))
+
+
+def split(found: Found, sizes: Sequence[int]) -> list[Found]:
+    """The answers of searches that were asked as one; `sizes`: how many queries each has."""
+    answers, query, hit = [], 0, 0
+    for nq in sizes:
+        counts = found.counts[query : query + nq]
+        end = hit + int(counts.sum())
+        rows = None if found.rows is None else found.rows.slice(hit, end - hit)
+        answers.append(Found(counts, found.hits.part(hit, end), rows))
+        query, hit = query + nq, end
+    return answers
 
 
 def _weight(field: Field) -> int:

@@ -23,23 +23,27 @@ class Versions:
         self._clock = clock
         self._bounded_staleness_s = bounded_staleness_s
 
+    def suffices(self, manifest: Manifest, level: Consistency, guarantee_ts: int) -> bool:
+        """Whether the manifest is new enough as it is."""
+        if level is Consistency.STRONG or self._is_behind(manifest, level, guarantee_ts):
+            return False
+        return level is not Consistency.BOUNDED or self._age_s() <= self._bounded_staleness_s
+
     async def reach(self, manifest: Manifest, level: Consistency, guarantee_ts: int) -> bool:
         """Whether the metadata service had to be asked.
 
         While it is down a Strong read, or one that must see a write not heard of, fails with METADATA_UNAVAILABLE;
         Bounded goes on with what is known: nothing is acknowledged meanwhile (P14, I17).
         """
-        if level is Consistency.STRONG or self._is_behind(manifest, level, guarantee_ts):
+        if self.suffices(manifest, level, guarantee_ts):
+            return False
+        try:
             await self._mirror.refresh()
-            return True
-        if level is Consistency.BOUNDED and self._age_s() > self._bounded_staleness_s:
-            try:
-                await self._mirror.refresh()
-            except MishardsError as error:
-                if error.kind is not Kind.METADATA_UNAVAILABLE:
-                    raise
-            return True
-        return False
+        except MishardsError as error:
+            outlived = level is Consistency.BOUNDED and not self._is_behind(manifest, level, guarantee_ts)
+            if error.kind is not Kind.METADATA_UNAVAILABLE or not outlived:
+                raise
+        return True
 
     def _is_behind(self, manifest: Manifest, level: Consistency, guarantee_ts: int) -> bool:
         """Whether the client has seen, or written, something newer than the manifest."""

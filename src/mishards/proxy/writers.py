@@ -107,6 +107,8 @@ class Writers:
         if known is not None and any(member.id == known for member in members):
             return known
         members = tuple(m for m in members if self._lost_until.get(m.id, 0.0) <= now_s) or members
+        if len(members) == 1:
+            return members[0].id
         key = f"shard:{collection_id}/{shard}"
         return self._router.place(members, [Item(key, 1)], 1)[key][0]
 

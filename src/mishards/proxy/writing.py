@@ -7,7 +7,7 @@ answer: rows and tombstones carry their keys, so doing it twice leaves what doin
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -27,15 +27,18 @@ from mishards.proxy.writers import Writers
 from mishards.schema.columns import Column
 from mishards.schema.keys import arrow_type, shard_of
 from mishards.schema.rows import encode_keys, encode_rows
-from mishards.segment.fresh import Tombstones, tombstones_of
 from mishards.segment.fresh import encode_rows as seal_rows
 from mishards.segment.fresh import encode_tombstones as seal_tombstones
+from mishards.segment.fresh import tombstones_of
+from mishards.segment.keys import ascending, last_of_each_key
 from mishards.wire.messages import ShardWrite, WriteReply, WriteRequest
 from mishards.wire.services import WriterService
 
 W = TypeVar("W", RowsRequest, DeleteRequest)
 
-THREAD_ROWS = 2_000  # larger writes are encoded in a thread
+ANY_PARTITION = PartitionId(0)
+SHORT_ROWS = 256  # of short values: encoded in well under a millisecond; more, or longer ones, in a thread
+SHORT_BYTES = 64 << 10
 
 
 class Writing:
@@ -83,12 +86,11 @@ class Writing:
             first = await self._ids.take(request.rows)
             generated = np.arange(first, first + request.rows, dtype=np.int64)
         encode = _encoded_upsert if request.kind == "upsert" else _encoded_insert
-        shards = collection.shards
-        arguments = (collection.schema, dict(request.columns), request.rows, generated, shards)
-        if request.rows >= THREAD_ROWS:
-            keys, parts = await asyncio.to_thread(encode, *arguments)
-        else:
+        arguments = (collection, dict(request.columns), request.rows, generated)
+        if _is_short(request):
             keys, parts = encode(*arguments)
+        else:
+            keys, parts = await asyncio.to_thread(encode, *arguments)
         ts = await self._send(collection, partition, parts, replaces=generated is None, deadline_s=deadline_s)
         plain = keys.to_numpy() if pa.types.is_integer(keys.type) else keys.to_pylist()
         return Mutation(count=request.rows, ts=ts, keys=plain)
@@ -110,13 +112,15 @@ class Writing:
                 )
             )
             below = version + 1  # rows written since were not looked at
-        partition_id = PartitionId(0)
+        partition_id = ANY_PARTITION
         if request.partition:
             partition_id = await self._partition(request.database, collection, request.partition)
         if len(keys) == 0:
             return Mutation(count=0, ts=collection.created_ts)
-        tombstones = tombstones_of(keys, below, partition_id)
-        parts = _split(collection.shards, keys, lambda rows: (None, _some(tombstones, rows)))
+        if len(keys) <= SHORT_ROWS:
+            parts = _encoded_deletes(collection, keys, below, partition_id)
+        else:
+            parts = await asyncio.to_thread(_encoded_deletes, collection, keys, below, partition_id)
         ts = await self._send(collection, partition_id, parts, replaces=True, deadline_s=deadline_s)
         return Mutation(count=len(keys), ts=ts)
 
@@ -159,63 +163,74 @@ class Writing:
         return max(reply.ts for reply in replies)
 
 
+def _is_short(request: RowsRequest) -> bool:
+    """Whether the rows are few and their vectors short, so that a thread would cost more than it spares the loop."""
+    if request.rows > SHORT_ROWS:
+        return False
+    arrays = (column.values for column in request.columns.values() if isinstance(column.values, np.ndarray))
+    return sum(array.nbytes for array in arrays) <= SHORT_BYTES
+
+
 def _encoded_insert(
-    schema: Schema, columns: dict[str, Column], rows: int, generated: np.ndarray | None, shards: int
+    collection: Collection, columns: dict[str, Column], rows: int, generated: np.ndarray | None
 ) -> tuple[pa.Array, list[ShardWrite]]:
-    batch = encode_rows(schema, columns, rows, generated)
-    keys = batch.column(schema.primary.column)
-    return keys, _split(shards, keys, lambda chosen: (_rows(batch, chosen), None))
+    """The primary keys in the order of the rows, and the rows by shard."""
+    batch = encode_rows(collection.schema, columns, rows, generated)
+    keys = batch.column(collection.schema.primary.column)
+    return keys, [
+        ShardWrite(shard, seal_rows(batch if chosen is None else batch.take(pa.array(chosen)), collection.id, shard))
+        for shard, chosen in _split(collection.shards, keys)
+    ]
 
 
 def _encoded_upsert(
-    schema: Schema, columns: dict[str, Column], rows: int, generated: np.ndarray | None, shards: int
+    collection: Collection, columns: dict[str, Column], rows: int, generated: np.ndarray | None
 ) -> tuple[pa.Array, list[ShardWrite]]:
     """With generated keys the given ones name the rows to replace, and the new rows get fresh ones (as Milvus does)."""
     if generated is None:
-        return _encoded_insert(schema, columns, rows, None, shards)
-    old = encode_keys(schema, columns, rows)
-    columns.pop(schema.primary.name)
-    new, inserts = _encoded_insert(schema, columns, rows, generated, shards)
-    tombstones = tombstones_of(old)
-    deletes = _split(shards, old, lambda chosen: (None, _some(tombstones, chosen)))
+        return _encoded_insert(collection, columns, rows, None)
+    old = encode_keys(collection.schema, columns, rows)
+    columns.pop(collection.schema.primary.name)
+    new, inserts = _encoded_insert(collection, columns, rows, generated)
     by_shard = {part.shard: part for part in inserts}
-    for part in deletes:
+    for part in _encoded_deletes(collection, old):
         known = by_shard.get(part.shard, part)
         by_shard[part.shard] = ShardWrite(part.shard, known.rows, part.deletes)
     return new, list(by_shard.values())
 
 
-def _split(
-    shards: int,
-    keys: pa.Array,
-    take: Callable[[np.ndarray | None], tuple[pa.RecordBatch | None, Tombstones | None]],
+def _encoded_deletes(
+    collection: Collection, keys: pa.Array, below: int = 0, partition_id: PartitionId = ANY_PARTITION
 ) -> list[ShardWrite]:
-    """One `ShardWrite` per shard that has rows; `take` gives the rows at positions (None: all)."""
-    owners = shard_of(keys, shards)
-    parts = []
-    for shard in range(shards):
-        chosen = None if shards == 1 else np.flatnonzero(owners == shard)
-        if chosen is not None and len(chosen) == 0:
-            continue
-        rows, tombstones = take(chosen)
-        parts.append(
-            ShardWrite(
-                shard,
-                memoryview(b"" if rows is None else seal_rows(rows)),
-                memoryview(b"" if tombstones is None else seal_tombstones(tombstones)),
-            )
+    """Tombstones of these keys by shard, all with the same reach."""
+    return [
+        ShardWrite(
+            shard,
+            deletes=memoryview(
+                seal_tombstones(
+                    tombstones_of(keys if chosen is None else keys.take(pa.array(chosen)), below, partition_id),
+                    collection.id,
+                    shard,
+                )
+            ),
         )
-    return parts
+        for shard, chosen in _split(collection.shards, keys)
+    ]
 
 
-def _rows(batch: pa.RecordBatch, chosen: np.ndarray | None) -> pa.RecordBatch:
-    return batch if chosen is None else batch.take(pa.array(chosen))
-
-
-def _some(tombstones: Tombstones, chosen: np.ndarray | None) -> Tombstones:
-    if chosen is None:
-        return tombstones
-    return Tombstones(tombstones.keys.take(pa.array(chosen)), tombstones.below[chosen], tombstones.partitions[chosen])
+def _split(shards: int, keys: pa.Array) -> Iterator[tuple[int, np.ndarray | None]]:
+    """Each shard that has rows and their positions, in the order of the keys, of a key that is there twice the last:
+    as rows are stored, so that the writer can take them as they are. None: all of them in the order that they have."""
+    in_order = ascending(keys)
+    if shards == 1 and in_order:
+        yield 0, None
+        return
+    order = np.arange(len(keys)) if in_order else last_of_each_key(keys)
+    owners = shard_of(keys, shards)[order]
+    for shard in range(shards):
+        chosen = order[owners == shard]
+        if len(chosen):
+            yield shard, chosen
 
 
 def _keys_alone(condition: Filter, schema: Schema) -> pa.Array | None:

@@ -5,9 +5,9 @@ Pure and CPU-bound: runs inline when short, on the reader's pool otherwise (`rea
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -16,12 +16,11 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mishards.filter import Filter, compile_filter
-from mishards.index.exact import bitmap, exact_range, exact_search, normalised
-from mishards.index.selectivity import prefers_exact
+from mishards.index.exact import bitmap, exact_range, exact_range_at, exact_search, exact_search_at
 from mishards.model import Schema
 from mishards.ports import Matrix
 from mishards.reader.source import Mask, Source
-from mishards.wire.hits import Hits, best, gather, key_array
+from mishards.wire.hits import LARGER_IS_BETTER, Hits, best, first_hits, gather
 
 GATHER_SHARE = 0.1  # below it the selected vectors are gathered; above it the whole matrix is scanned with a bitmap
 EXACT_FLOPS = 4e9  # multiply-adds a second of exact search on one core, for `cost_s` only
@@ -58,11 +57,72 @@ class Question:
     text_keys: bool
 
 
+class Candidates(NamedTuple):
+    """Rows of one source that may be among the best, at most k of each query but for ties."""
+
+    source: int
+    queries: NDArray[np.int32]
+    scores: NDArray[np.float32]
+    rows: NDArray[np.int64]  # positions in the source
+
+
 def search(sources: Sequence[Source], question: Question) -> tuple[Hits, NDArray[np.int32]]:
-    """The best k hits of each query over all sources, sorted, with `sources` telling where: (hits, counts (nq,))."""
+    """The best k hits of each query over all sources, sorted, with `sources` telling where: (hits, counts (nq,)).
+
+    Only those that can win are looked up: with many sources most candidates cannot.
+    """
     found = [_search_source(source, number, question) for number, source in enumerate(sources)]
-    hits = gather([part for part in found if part is not None and len(part)], question.text_keys)
-    return best(hits, len(question.queries), question.metric, question.k)
+    parts = [part for part in found if part is not None and len(part.rows)]
+    nq, k = len(question.queries), question.k
+    if len(parts) == 1:
+        hits = _looked_up(sources, parts, question.text_keys)
+        if sources[parts[0].source].ordered and question.radius is None:  # sorted already
+            return first_hits(hits, np.bincount(hits.queries, minlength=nq).astype(np.int32), k)
+    else:
+        hits = _looked_up(sources, _contenders(parts, nq, k, question.metric), question.text_keys)
+    return best(hits, nq, question.metric, k)
+
+
+def _contenders(parts: Sequence[Candidates], nq: int, k: int, metric: str) -> list[Candidates]:
+    """Those at least as good as the k-th of their query: the merge decides between equals by key."""
+    if sum(len(part.rows) for part in parts) <= k:
+        return list(parts)
+    scores = np.concatenate([part.scores for part in parts])
+    worth = -scores if metric in LARGER_IS_BETTER else scores
+    if nq == 1:
+        kept = worth <= np.partition(worth, k - 1)[k - 1]
+    else:
+        queries = np.concatenate([part.queries for part in parts])
+        order = np.lexsort((worth, queries))
+        ends = np.searchsorted(queries[order], np.arange(nq, dtype=np.int32), side="right")
+        starts = np.concatenate([[0], ends[:-1]])
+        last = order[np.maximum(np.minimum(starts + k, ends) - 1, 0)]  # of each query; any row where it has none
+        kept = worth <= worth[last][queries]
+    contenders, start = [], 0
+    for part in parts:
+        mine = np.flatnonzero(kept[start : start + len(part.rows)])
+        start += len(part.rows)
+        if len(mine):
+            contenders.append(Candidates(part.source, part.queries[mine], part.scores[mine], part.rows[mine]))
+    return contenders
+
+
+def _looked_up(sources: Sequence[Source], parts: Sequence[Candidates], text_keys: bool) -> Hits:
+    """The candidates with their keys and places."""
+    return gather([_hits(sources[part.source], part) for part in parts], text_keys)
+
+
+def _hits(source: Source, part: Candidates) -> Hits:
+    files, places = source.place_of(part.rows)
+    return Hits(
+        queries=part.queries,
+        scores=part.scores,
+        keys=source.key_values_at(part.rows),
+        files=files,
+        positions=places,
+        sources=np.full(len(part.rows), part.source, np.int32),
+        rows=part.rows,
+    )
 
 
 def cost_s(sources: Sequence[Source], question: Question) -> float:
@@ -102,25 +162,14 @@ def _selected_by_key(source: Source, row_filter: Filter) -> Mask:
     return mask
 
 
-def _search_source(source: Source, number: int, question: Question) -> Hits | None:
+def _search_source(source: Source, number: int, question: Question) -> Candidates | None:
     allowed = selected(source, question.condition)
     count = source.rows if allowed is None else int(np.count_nonzero(allowed))
     if count == 0:
         return None
     if question.radius is not None:
-        queries, scores, positions = _in_range(source, allowed, question)
-    else:
-        queries, scores, positions = _nearest(source, allowed, count, question)
-    files, places = source.place_of(positions)
-    return Hits(
-        queries=queries,
-        scores=scores,
-        keys=key_array(source.keys_at(positions)),
-        files=files,
-        positions=places,
-        sources=np.full(len(positions), number, np.int32),
-        rows=positions,
-    )
+        return Candidates(number, *_in_range(source, allowed, question))
+    return Candidates(number, *_nearest(source, allowed, count, question))
 
 
 def _nearest(
@@ -128,18 +177,21 @@ def _nearest(
 ) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int64]]:
     queries, k = question.queries, min(question.k, count)
     index = source.index(question.index_id)
-    if index is not None and not (allowed is not None and prefers_exact(count, source.rows, k)):
+    if index is not None and not index.prefers_exact(count, len(queries), k, question.params):
         scores, positions = index.search(queries, k, question.params, None if allowed is None else bitmap(allowed))
     else:
         matrix, chosen, bits = _rows_to_scan(source, allowed, count, question)
-        ranks = _ranks(source, chosen)
-        scores, positions = exact_search(matrix, queries, k, question.metric, bits, ranks)
-        if chosen is not None:
-            positions = np.where(positions >= 0, chosen[positions], -1)
-    numbers = np.repeat(np.arange(len(queries), dtype=np.int32), positions.shape[1])
-    flat = positions.ravel()
+        ranks = _ranks(source)
+        if chosen is None:
+            scores, positions = exact_search(matrix, queries, k, question.metric, bits, ranks)
+        else:
+            scores, positions = exact_search_at(matrix, chosen, queries, k, question.metric, ranks)
+    numbers = np.arange(len(queries), dtype=np.int32).repeat(positions.shape[1])
+    scores, flat = scores.ravel(), positions.ravel()
+    if flat.min() >= 0:
+        return numbers, scores, flat
     valid = flat >= 0
-    return numbers[valid], scores.ravel()[valid], flat[valid]
+    return numbers[valid], scores[valid], flat[valid]
 
 
 def _in_range(
@@ -149,38 +201,40 @@ def _in_range(
     assert question.radius is not None
     count = source.rows if allowed is None else int(np.count_nonzero(allowed))
     matrix, chosen, bits = _rows_to_scan(source, allowed, count, question)
-    offsets, scores, positions = exact_range(
-        matrix, question.queries, question.radius, question.range_filter, question.metric, bits
-    )
+    limits = (question.radius, question.range_filter, question.metric)
+    if chosen is None:
+        offsets, scores, positions = exact_range(matrix, question.queries, *limits, bits)
+    else:
+        offsets, scores, positions = exact_range_at(matrix, chosen, question.queries, *limits)
     numbers = np.repeat(np.arange(len(question.queries), dtype=np.int32), np.diff(offsets))
     if np.diff(offsets).max(initial=0) > question.k:
         last = np.minimum(offsets[:-1] + question.k, offsets[1:]) - 1  # the k-th of each query, where it has that many
         kept = (np.arange(len(scores)) <= last[numbers]) | (scores == scores[last][numbers])
         numbers, scores, positions = numbers[kept], scores[kept], positions[kept]
-    return numbers, scores, positions if chosen is None else chosen[positions]
+    return numbers, scores, positions
 
 
 def _rows_to_scan(
     source: Source, allowed: Mask | None, count: int, question: Question
 ) -> tuple[Matrix, NDArray[np.int64] | None, NDArray[np.uint8] | None]:
-    """(matrix, the positions its rows stand for or None for all, bitmap or None)."""
+    """(matrix, positions, None): the rows at the positions of the vectors as stored; or (matrix, None, bitmap): all
+    rows, prepared for the metric. Where there is an index no unit vectors are kept for the rare exact search."""
     cosine = question.metric == "COSINE"
-    if allowed is not None and count < source.rows * GATHER_SHARE:
-        chosen = np.flatnonzero(allowed)
-        gathered = source.vectors(question.field_id)[chosen]
-        return normalised(gathered) if cosine else gathered, chosen, None
+    indexed = source.index(question.index_id) is not None
+    if count < source.rows * GATHER_SHARE or (cosine and indexed):
+        chosen = np.arange(source.rows) if allowed is None else np.flatnonzero(allowed)
+        return source.vectors(question.field_id), chosen, None
     matrix = (source.unit_vectors if cosine else source.vectors)(question.field_id)
     return matrix, None, None if allowed is None else bitmap(allowed)
 
 
-def _ranks(source: Source, chosen: NDArray[np.int64] | None) -> Any:
+def _ranks(source: Source) -> Callable[[], NDArray[np.int64]] | None:
     """How to break ties at the k-th hit: None when positions are in key order, else a function giving row ranks."""
     if source.ordered:
         return None
 
     def ranks() -> NDArray[np.int64]:
-        positions = np.arange(source.rows) if chosen is None else chosen
-        order = pc.sort_indices(source.keys_at(positions)).to_numpy()
+        order = pc.sort_indices(source.keys_at(np.arange(source.rows))).to_numpy()
         result = np.empty(len(order), np.int64)
         result[order] = np.arange(len(order))
         return result

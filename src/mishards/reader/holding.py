@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 import structlog
 
@@ -27,6 +28,7 @@ from mishards.wire.placement import Placement, file_key
 log = structlog.get_logger(__name__)
 
 KEEP_UNPLACED_S = 60.0  # a file placed elsewhere is kept that long: the new owner may not be ready yet
+LOOK_S = KEEP_UNPLACED_S / 4  # between looks at everything
 RETRY_S = 1.0
 
 
@@ -54,12 +56,16 @@ class Holdings:
         self._clock = clock
         self._hosted: dict[CollectionId, Hosted] = {}
         self._epoch = 1
-        self._changed = asyncio.Event()  # something to follow
+        self._news: set[CollectionId] = set()  # to be followed
+        self._followed: dict[CollectionId, object] = {}  # the state whose segments are all held, or left out
+        self._members = -1  # the epoch of the last look at everything
+        self._looked_s = -math.inf
+        self._changed = asyncio.Event()  # there are news, or members changed
         self._moved = asyncio.Event()  # `epoch` grew; replaced each time
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        self._mirror.on_change(lambda _: self._changed.set())
+        self._mirror.on_change(self.note)
         self._membership.on_change(self._changed.set)
         self._task = asyncio.create_task(self._follow())
 
@@ -122,6 +128,11 @@ class Holdings:
 
     # ------------------------------------------------------------------------------------------------- follow
 
+    def note(self, collection_id: CollectionId) -> None:
+        """The collection has changed: follow it."""
+        self._news.add(collection_id)
+        self._changed.set()
+
     async def _follow(self) -> None:
         while True:
             self._changed.clear()
@@ -131,36 +142,58 @@ class Holdings:
                 log.exception("following placement failed", error=str(error))
                 again = True
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(RETRY_S if again else KEEP_UNPLACED_S / 4):
+                async with asyncio.timeout(RETRY_S if again else LOOK_S):
                     await self._changed.wait()
 
     async def _step(self) -> bool:
-        """One round over all collections; True when something failed and is worth another try soon."""
-        manifests = [manifest for manifest in self._mirror.manifests() if manifest.collection.loaded]
-        for gone in self._hosted.keys() - {manifest.collection.id for manifest in manifests}:
-            del self._hosted[gone]
-            self._placement.forget(gone)
-            self._tell()
-        failed = False
-        for manifest in manifests:
+        """One round; True when something failed and is worth another try soon. It is over the collections that
+        changed, and over all of them when members changed and every while."""
+        now_s = self._clock.monotonic_s()
+        members = self._membership.epoch
+        if self._members != members or now_s - self._looked_s >= LOOK_S:
+            self._members, self._looked_s = members, now_s
+            self._news.update(self._hosted, (manifest.collection.id for manifest in self._mirror.manifests()))
+            self._followed.clear()
+            for hosted in self._hosted.values():
+                hosted.recount()
+        failed = set()
+        for collection_id in sorted(self._news):
+            self._news.discard(collection_id)  # before the look: a change during it counts again
+            manifest = self._mirror.get(collection_id)
+            if manifest is None or not manifest.collection.loaded:
+                self._forget(collection_id)
+                continue
             try:
                 await self._follow_collection(manifest)
             except MishardsError as error:
-                failed = True
+                failed.add(collection_id)
+                self._followed.pop(collection_id, None)
                 log.info("cannot hold a collection yet", collection=manifest.collection.name, error=error.message)
-        return failed
+        self._news |= failed
+        return bool(failed)
+
+    def _forget(self, collection_id: CollectionId) -> None:
+        self._followed.pop(collection_id, None)
+        if self._hosted.pop(collection_id, None) is not None:
+            self._placement.forget(collection_id)
+            self._tell()
 
     async def _follow_collection(self, manifest: Manifest) -> None:
-        hosted = self.hosted(manifest.collection.id)
+        """What a commit of rows concerns are the fresh rows; segments are looked at when their layout is new."""
+        collection = manifest.collection
+        hosted = self.hosted(collection.id)
         await hosted.advance()
-        wanted = self._wanted(manifest)
-        vanished = hosted.forget_vanished()
-        missing = [file for file in wanted if not hosted.holds(file)]
-        dropped = self._drop_unplaced(hosted, {file.id for file in wanted})
-        if vanished or dropped:
-            self._tell()
+        state = (manifest, manifest.layout, manifest.oldest, collection.updated_ts)
+        placed = self._placed(manifest)
+        wanted = self._wanted(manifest, manifest.fresh, placed)
+        if self._followed.get(collection.id) != state:
+            wanted += self._wanted(manifest, manifest.segments, placed)
+            vanished = hosted.forget_vanished()
+            dropped = self._drop_unplaced(hosted, {file.id for file in wanted})
+            if vanished or dropped:
+                self._tell()
         failures = []
-        for file in sorted(self._fitting(missing, manifest.collection), key=lambda file: file.kind is FileKind.SEGMENT):
+        for file in self._fitting([file for file in wanted if not hosted.holds(file)], collection):
             try:
                 await self._hold(hosted, [file])
             except MishardsError as error:  # the others are held all the same
@@ -170,6 +203,7 @@ class Holdings:
                 self._tell()
         if failures:
             raise failures[0]
+        self._followed[collection.id] = state
 
     async def _hold(self, hosted: Hosted, files: Sequence[File]) -> None:
         await hosted.hold(files)
@@ -178,19 +212,26 @@ class Holdings:
             if segment is not None:
                 segment.used_s = self._clock.monotonic_s()
 
-    def _wanted(self, manifest: Manifest) -> list[File]:
-        """The live data files that placement gives this node."""
-        live = [f for f in manifest.files.values() if not f.removed and f.kind is not FileKind.TOMBSTONES]
-        members = self._membership.of("reader")
-        fingerprint = (self._membership.epoch, manifest.layout)
-        placed = self._placement.of(
-            manifest.collection, lambda: [f for f in live if f.kind is FileKind.SEGMENT], members, fingerprint
+    def _placed(self, manifest: Manifest) -> Mapping[str, tuple[NodeId, ...]]:
+        return self._placement.of(
+            manifest.collection,
+            lambda: [file for file in manifest.segments.values() if not file.removed],
+            self._membership.of("reader"),
+            (self._membership.epoch, manifest.layout),
         )
+
+    def _wanted(
+        self, manifest: Manifest, files: Mapping[FileId, File], placed: Mapping[str, tuple[NodeId, ...]]
+    ) -> list[File]:
+        """The live data files among these that placement gives this node."""
         released = set(manifest.collection.released_partitions)
         return [
             file
-            for file in live
-            if file.partition_id not in released and self._node_id in placed.get(file_key(file), ())
+            for file in files.values()
+            if not file.removed
+            and file.kind is not FileKind.TOMBSTONES
+            and file.partition_id not in released
+            and self._node_id in placed.get(file_key(file), ())
         ]
 
     def _drop_unplaced(self, hosted: Hosted, wanted: set[FileId]) -> bool:

@@ -7,7 +7,9 @@ becomes visible to requests only with every tombstone applied so far, so any ans
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import TypeVar
 
 from mishards.errors import Kind, MishardsError
 from mishards.metadata.mirror import Manifest, Mirror
@@ -19,7 +21,12 @@ from mishards.reader.source import Source
 from mishards.reader.tail import Tail
 from mishards.segment.fresh import Tombstones, decode_rows, decode_tombstones
 
+T = TypeVar("T")
+
 FETCHES_MAX = 16  # fresh files read from storage at once
+SHORT_BYTES = 64 << 10  # decoded in well under a millisecond
+MANY_KEYS = 1_000  # looked up in one file in up to half a millisecond
+STEPS_AT_ONCE = 16  # with fewer keys
 
 
 class Hosted:
@@ -29,6 +36,7 @@ class Hosted:
         self.manifest = manifest
         self.segments: dict[FileId, HeldSegment] = {}
         self.applied = Version(0)
+        self._segments_bytes: int | None = None  # not counted
         self._mirror = mirror
         self._storage = storage
         self._loader = loader
@@ -48,7 +56,14 @@ class Hosted:
 
     @property
     def memory_bytes(self) -> int:
-        return sum(segment.bytes for segment in self.segments.values()) + sum(t.bytes for t in self._tails.values())
+        """Filter results kept since `recount` are left out."""
+        if self._segments_bytes is None:
+            self._segments_bytes = sum(segment.bytes for segment in self.segments.values())
+        return self._segments_bytes + sum(tail.bytes for tail in self._tails.values())
+
+    def recount(self) -> None:
+        """What segments take in memory is counted anew when next asked for; so it is after one came or went."""
+        self._segments_bytes = None
 
     def start_of(self, file: File) -> int:
         """Where the file's rows begin in its source."""
@@ -64,18 +79,15 @@ class Hosted:
             version = self.manifest.version
             if version <= self.applied:
                 return
-            files = self.manifest.files
             new = [
                 file
-                for file in files.values()
+                for file in self.manifest.fresh.values()
                 if file.kind is FileKind.TOMBSTONES and file.id not in self._tombstones.get(file.shard, {})
             ]
             if new:
-                payloads = await self._payloads(new)
-                batches = await asyncio.to_thread(lambda: [decode_tombstones(payload) for payload in payloads])
+                batches = await _decoded(decode_tombstones, await self._payloads(new))
                 for file, batch in zip(new, batches, strict=True):
-                    self._apply(file, batch)
-                    await asyncio.sleep(0)  # many files after a pause must not hold up everything else
+                    await self._apply(file, batch)
             self.applied = version
 
     async def hold(self, files: Sequence[File]) -> None:
@@ -99,6 +111,7 @@ class Hosted:
         ids = set(files)
         for file_id in ids:
             self.segments.pop(file_id, None)
+        self.recount()
         for tail in self._tails.values():
             tail.drop(ids)
         for batches in self._tombstones.values():
@@ -134,16 +147,27 @@ class Hosted:
             tail = self._tails[shard] = Tail(self.manifest.collection.schema)
         return tail
 
-    def _apply(self, file: File, batch: Tombstones) -> None:
-        self._tombstones.setdefault(file.shard, {})[file.id] = (file.added, batch)
-        for segment in self.segments.values():
-            if segment.file.shard == file.shard:
-                segment.apply(batch, file.added)
-        self._tail(file.shard).apply(batch, file.added)
+    async def _apply(self, file: File, batch: Tombstones) -> None:
+        """Others get their turn after each step: no version up to `applied` changes by it, and what is loaded meanwhile
+        applies all that is listed. If it is cut off, the batch is applied anew."""
+        listed = self._tombstones.setdefault(file.shard, {})
+        listed[file.id] = (file.added, batch)
+        steps: list[Callable[[], None]] = [
+            *(partial(s.apply, batch, file.added) for s in self.segments.values() if s.file.shard == file.shard),
+            *self._tail(file.shard).kills(batch, file.added),
+        ]
+        try:
+            for done, step in enumerate(steps, 1):
+                step()
+                if len(batch) >= MANY_KEYS or done % STEPS_AT_ONCE == 0:
+                    await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        except BaseException:
+            listed.pop(file.id, None)
+            raise
 
     async def _hold_rows(self, files: Sequence[File]) -> None:
-        payloads = await self._payloads(files)
-        batches = await asyncio.to_thread(lambda: [decode_rows(payload) for payload in payloads])
+        batches = await _decoded(decode_rows, await self._payloads(files))
         for file, batch in zip(files, batches, strict=True):
             tail = self._tail(file.shard)
             if file.id not in tail:
@@ -173,17 +197,21 @@ class Hosted:
             if file_id not in done:
                 segment.apply(batch, version)
         self.segments[file.id] = segment
+        self.recount()
 
     def _tombstones_of(self, shard: int) -> dict[FileId, tuple[Version, Tombstones]]:
         return dict(self._tombstones.get(shard, {}))
 
-    async def _payloads(self, files: Sequence[File]) -> list[bytes]:
+    async def _payloads(self, files: Sequence[File]) -> list[bytes | memoryview]:
         """The contents of fresh files, in order."""
         inline = await self._mirror.payloads([file for file in files if file.inline])
+        written_here = self._mirror.stored(file.id for file in files)
 
-        async def one(file: File) -> bytes:
+        async def one(file: File) -> bytes | memoryview:
             if file.inline:
                 return inline[file.id]
+            if file.id in written_here:
+                return written_here[file.id]
             async with self._fetching:
                 try:
                     return await self._storage.get(file.parts[0].path)
@@ -193,6 +221,13 @@ class Hosted:
                     raise
 
         return await asyncio.gather(*(one(file) for file in files))
+
+
+async def _decoded(decode: Callable[[bytes | memoryview], T], payloads: Sequence[bytes | memoryview]) -> list[T]:
+    """The contents decoded, which verifies their checksums: in a thread unless it is short."""
+    if sum(len(payload) for payload in payloads) <= SHORT_BYTES:
+        return [decode(payload) for payload in payloads]
+    return await asyncio.to_thread(lambda: [decode(payload) for payload in payloads])
 
 
 def _apply_all(segment: HeldSegment, batches: Iterable[tuple[Version, Tombstones]]) -> None:

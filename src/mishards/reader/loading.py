@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from mishards.model import Collection, File, FileId, Part
-from mishards.ports import IndexKind, VectorIndex
+from mishards.ports import IndexKind, Matrix, VectorIndex
 from mishards.reader.cache import DiskCache
 from mishards.reader.segments import HeldSegment, SegmentColumns, unit_bytes
 from mishards.segment.read import read_deletes
@@ -43,7 +43,8 @@ class Loader:
             for definition in collection.indexes:
                 part = file.part("index", definition.field_id, definition.id)
                 if part is not None:
-                    index = await self._open_index(part, definition.type, definition.metric)
+                    vectors = columns.vectors(definition.field_id)
+                    index = await self._open_index(part, definition.type, definition.metric, vectors)
                     indexes[definition.id] = index
             return HeldSegment(file, columns, dead, indexes, unit_bytes(file, collection))
 
@@ -60,10 +61,10 @@ class Loader:
         self._columns[file.segment_id] = columns
         return columns
 
-    async def _open_index(self, part: Part, kind: str, metric: str) -> VectorIndex:
+    async def _open_index(self, part: Part, kind: str, metric: str, vectors: Matrix) -> VectorIndex:
         index = self._indexes.get(part.path)
         if index is None:
-            index = await self._run(self._index_kind(kind).load, await self._cache.get(part), metric)
+            index = await self._run(self._index_kind(kind).load, await self._cache.get(part), metric, vectors)
             self._indexes[part.path] = index
         return index
 

@@ -12,8 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
+import msgspec
 import numpy as np
 import structlog
+from numpy.typing import NDArray
 
 from mishards.clock import Clock
 from mishards.config import ReaderSettings
@@ -24,6 +26,7 @@ from mishards.model import Collection, CollectionId, DataType, File, FileId, Sch
 from mishards.ports import IndexKind, Matrix, Storage
 from mishards.reader.cache import DiskCache
 from mishards.reader.columns import take_rows
+from mishards.reader.conditions import Conditions
 from mishards.reader.evaluate import Condition, Question, cost_s, search
 from mishards.reader.holding import Holdings
 from mishards.reader.hosted import Hosted
@@ -40,7 +43,7 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 INLINE_S = 0.001  # shorter work runs on the loop: handing it to a thread costs 0.3 ms (measured)
-SPLIT_S = 0.02  # longer searches of many queries are split over the pool
+SPLIT_S = 0.001  # ... of many queries are split over the pool, each piece at least so long
 INLINE_HITS = 2_000  # more are turned into an answer in the pool
 INLINE_FILTER_WEIGHT = 2_000
 HOLDS_MAX = 5  # tries to have all files of a request in memory
@@ -74,6 +77,7 @@ class ReaderNode:
         self._holdings = Holdings(
             node_id, storage, mirror, membership, placement, self._loader, settings.memory_bytes_max, clock
         )
+        self._conditions = Conditions()
         self.in_flight = 0
 
     async def start(self) -> None:
@@ -90,40 +94,52 @@ class ReaderNode:
     # ---------------------------------------------------------------------------------------------------- service
 
     async def search(self, request: m.SearchPart) -> m.SearchHits:
+        quick = self._searched_at_once(request)
+        if quick is not None:
+            return quick
         async with self._admitted(request.deadline_s):
             hosted, sources = await self._sources(request.collection_id, request.version, request.files)
-            schema = hosted.manifest.collection.schema
-            field = schema.by_id(request.field_id)
-            if field is None:
-                raise MishardsError(Kind.FIELD_NOT_FOUND, f"field {request.field_id} is not in the schema")
-            text_keys = schema.primary.type is DataType.VARCHAR
-            question = Question(
-                field_id=request.field_id,
-                index_id=_index_id(hosted.manifest.collection, request),
-                queries=_matrix(request.queries, field.dim),
-                k=request.k,
-                metric=request.metric,
-                params=request.params,
-                condition=await self._condition(request, schema),
-                radius=request.radius,
-                range_filter=request.range_filter,
-                text_keys=text_keys,
-            )
+            collection = hosted.manifest.collection
+            schema = collection.schema
+            question = _question(collection, request, await self._condition(request, collection))
             hits, counts = await self._search(sources, question)
+            if len(hits) <= INLINE_HITS:
+                return self._answer(request, schema, sources, hits, counts)
+            return await self._in_pool(lambda: self._answer(request, schema, sources, hits, counts))
 
-            def answer() -> m.SearchHits:
-                rows = NOTHING
-                if request.output:
-                    rows = to_stream(take_rows(sources, hits.sources, hits.rows, schema, request.output))
-                return pack(hits, counts, rows, text_keys, _covered(sources), self.in_flight)
+    def _searched_at_once(self, request: m.SearchPart) -> m.SearchHits | None:
+        """The answer of a short search over files that are all here; None when there is anything to wait for."""
+        if self.in_flight >= self._settings.in_flight_max:
+            return None
+        try:
+            hosted = self._holdings.hosted(CollectionId(request.collection_id))
+        except MishardsError:
+            return None
+        named = self._named_now(hosted, request.version, request.files)
+        if named is None or weight(request.filter, request.template) > INLINE_FILTER_WEIGHT:
+            return None
+        collection = hosted.manifest.collection
+        question = _question(collection, request, self._conditions.of(request.filter, request.template, collection))
+        sources = hosted.sources(named, request.version, self._clock.monotonic_s())
+        if cost_s(sources, question) > INLINE_S or len(question.queries) * question.k > INLINE_HITS:
+            return None
+        hits, counts = search(sources, question)
+        return self._answer(request, collection.schema, sources, hits, counts)
 
-            return answer() if len(hits) <= INLINE_HITS else await self._in_pool(answer)
+    def _answer(
+        self, request: m.SearchPart, schema: Schema, sources: list[Source], hits: Hits, counts: NDArray[np.int32]
+    ) -> m.SearchHits:
+        rows = NOTHING
+        if request.output:
+            rows = to_stream(take_rows(sources, hits.sources, hits.rows, schema, request.output))
+        text_keys = schema.primary.type is DataType.VARCHAR
+        return pack(hits, counts, rows, text_keys, _covered(sources), self.in_flight)
 
     async def query(self, request: m.QueryPart) -> m.QueryRows:
         async with self._admitted(request.deadline_s):
             hosted, sources = await self._sources(request.collection_id, request.version, request.files)
             schema = hosted.manifest.collection.schema
-            condition = await self._condition(request, schema)
+            condition = await self._condition(request, hosted.manifest.collection)
             if request.count:
                 total = await self._in_pool(lambda: count(sources, condition))
                 return m.QueryRows(NOTHING, total, _covered(sources), self.in_flight)
@@ -194,6 +210,12 @@ class ReaderNode:
             )
         if hosted.applied < version:
             await hosted.advance()
+        named = self._named(hosted, version, files)
+        await self._hold(hosted, named)
+        return hosted, hosted.sources(named, version, self._clock.monotonic_s())
+
+    def _named(self, hosted: Hosted, version: int, files: tuple[int, ...]) -> list[File]:
+        """The records of the files. GONE."""
         known = hosted.manifest.files
         named: list[File] = []
         for file_id in files:
@@ -201,8 +223,15 @@ class ReaderNode:
             if file is None:
                 raise _gone([file_id], version)
             named.append(file)
-        await self._hold(hosted, named)
-        return hosted, hosted.sources(named, version, self._clock.monotonic_s())
+        return named
+
+    def _named_now(self, hosted: Hosted, version: int, files: tuple[int, ...]) -> list[File] | None:
+        """The records, when the version is applied and every file is held; else None."""
+        if hosted.applied < version:
+            return None
+        known = hosted.manifest.files
+        named = [file for file_id in files if (file := known.get(FileId(file_id))) is not None and hosted.holds(file)]
+        return named if len(named) == len(files) else None
 
     async def _hosted(self, collection_id: int) -> Hosted:
         """NOT_LOADED only when the metadata service says so too."""
@@ -229,20 +258,18 @@ class ReaderNode:
             await self._holdings.load(hosted, files)
         raise MishardsError(Kind.MEMORY_LIMIT, f"{len(files)} files do not stay in memory together")
 
-    async def _condition(self, request: m.SearchPart | m.QueryPart, schema: Schema) -> Condition:
+    async def _condition(self, request: m.SearchPart | m.QueryPart, collection: Collection) -> Condition:
         """The compiled filter; a long one is compiled in the pool."""
         if weight(request.filter, request.template) <= INLINE_FILTER_WEIGHT:
-            return Condition.of(request.filter, request.template, schema)
-        return await self._in_pool(lambda: Condition.of(request.filter, request.template, schema))
+            return self._conditions.of(request.filter, request.template, collection)
+        return await self._in_pool(lambda: Condition.of(request.filter, request.template, collection.schema))
 
     async def _search(self, sources: list[Source], question: Question) -> tuple[Hits, np.ndarray]:
-        cost = cost_s(sources, question)
-        if cost < INLINE_S:
-            return search(sources, question)
         nq = len(question.queries)
-        if cost < SPLIT_S or nq < 2 or self._threads == 1:
+        pieces = min(nq, self._threads, int(cost_s(sources, question) / SPLIT_S))
+        if pieces < 2:
             return await self._in_pool(lambda: search(sources, question))
-        chunks = np.array_split(np.arange(nq), min(nq, self._threads))
+        chunks = np.array_split(np.arange(nq), pieces)
         answers = await asyncio.gather(
             *(
                 self._in_pool(lambda rows=rows: search(sources, _only(question, rows[0], rows[-1] + 1)))  # type: ignore[misc]
@@ -285,6 +312,24 @@ def _matrix(buffer: memoryview, dim: int) -> Matrix:
     return np.require(np.frombuffer(buffer, np.float32), requirements="A").reshape(-1, dim)
 
 
+def _question(collection: Collection, request: m.SearchPart, condition: Condition) -> Question:
+    field = collection.schema.by_id(request.field_id)
+    if field is None:
+        raise MishardsError(Kind.FIELD_NOT_FOUND, f"field {request.field_id} is not in the schema")
+    return Question(
+        field_id=request.field_id,
+        index_id=_index_id(collection, request),
+        queries=_matrix(request.queries, field.dim),
+        k=request.k,
+        metric=request.metric,
+        params=request.params,
+        condition=condition,
+        radius=request.radius,
+        range_filter=request.range_filter,
+        text_keys=collection.schema.primary.type is DataType.VARCHAR,
+    )
+
+
 def _index_id(collection: Collection, request: m.SearchPart) -> int:
     """The index definition in force, when it is of the metric asked for; else 0: search exactly."""
     index = collection.index_of(request.field_id)
@@ -304,4 +349,4 @@ def _only(question: Question, start: int, stop: int) -> Question:
 
 
 def _shifted(hits: Hits, by: int) -> Hits:
-    return replace(hits, queries=hits.queries + np.int32(by))
+    return msgspec.structs.replace(hits, queries=hits.queries + np.int32(by))

@@ -8,12 +8,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from mishards.ports import Matrix, VectorIndex
+from mishards.wire.hits import key_array
 
 Mask = NDArray[np.bool_]
 
@@ -34,6 +36,11 @@ class Source:
     ordered: bool  # positions are in primary key order
     find: Callable[[pa.Array], NDArray[np.int64]]  # primary keys -> positions that may hold them
     masks: MaskCache
+    numbers: NDArray[np.int64] | None = None  # primary keys that are numbers, where they lie as one array
+
+    def key_values_at(self, positions: NDArray[np.int64]) -> NDArray[Any]:
+        """The primary keys at `positions`, as hits carry them."""
+        return key_array(self.keys_at(positions)) if self.numbers is None else self.numbers[positions]
 
     def keys_at(self, positions: NDArray[np.int64]) -> pa.Array:
         """The primary keys at `positions`."""

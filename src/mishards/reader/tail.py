@@ -1,13 +1,15 @@
 """The tail: rows committed but not yet in a segment, searchable in memory (P9).
 
 Files are gathered in blocks of bounded size, so that a search runs over a few matrices instead of thousands of small
-files and dropping flushed files frees whole blocks. Inside a block rows lie in order of arrival, by file.
+files and dropping flushed files frees whole blocks. Inside a block rows lie in order of arrival, by file. Of a large
+file nothing is copied.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,7 +25,9 @@ from mishards.segment.fresh import Tombstones
 from mishards.segment.keys import KeyIndex
 from mishards.segment.kill import killed
 
-BLOCK_BYTES = 8 << 20  # of vectors; growing by doubling copies at most half of it at once
+BLOCK_BYTES = 8 << 20  # of vectors
+OWN_BLOCK_BYTES = 2 << 20  # of vectors of one file: it is a block of its own, whose vectors stay where they lie
+GROWN_BYTES_MAX = 1 << 20  # copied at once while an array grows; then it gets what a block may need
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,7 @@ class Tail:
     def __init__(self, schema: Schema) -> None:
         self._schema = schema
         self._blocks: list[Block] = []
+        self._open: Block | None = None  # the one that small files go to
         self._homes: dict[FileId, Block] = {}
 
     @property
@@ -60,20 +65,38 @@ class Tail:
 
     def add(self, file: File, rows: pa.RecordBatch, tombstones: Mapping[int, Tombstones]) -> None:
         """Append a file's rows (sorted by primary key); `tombstones` by version are those applied to the shard."""
-        if not self._blocks or self._blocks[-1].bytes >= BLOCK_BYTES:
-            self._blocks.append(Block(self._schema))
-        block = self._blocks[-1]
+        block = self._block_for(rows)
         chunk = block.add(file, rows)
         self._homes[file.id] = block
         for version, batch in tombstones.items():
             if version > file.added:
                 block.kill(chunk, batch, version)
 
+    def _block_for(self, rows: pa.RecordBatch) -> Block:
+        """An empty block for a large file, else the last one of small files that has room."""
+        row_bytes = sum(4 * field.dim for field in self._schema.vectors)
+        own = rows.num_rows * row_bytes >= OWN_BLOCK_BYTES
+        if not own and self._open is not None and self._open.rows * row_bytes < BLOCK_BYTES:
+            return self._open
+        block = Block(self._schema)
+        self._blocks.append(block)
+        if not own:
+            self._open = block
+        return block
+
     def apply(self, tombstones: Tombstones, version: int) -> None:
         """A tombstone batch became visible at `version`."""
-        for block in self._blocks:
-            for chunk in block.chunks.values():
-                block.kill(chunk, tombstones, version)
+        for kill in self.kills(tombstones, version):
+            kill()
+
+    def kills(self, tombstones: Tombstones, version: int) -> list[Callable[[], None]]:
+        """The same in steps, one for each file that may hold such keys. Files may come and go between them."""
+        return [
+            partial(block.kill, chunk, tombstones, version)
+            for block in self._blocks
+            for chunk in block.chunks.values()
+            if chunk.keys.may_hold(*tombstones.key_range)
+        ]
 
     def drop(self, files: Iterable[FileId]) -> None:
         """Forget files; a block goes when its last one does."""
@@ -82,6 +105,8 @@ class Tail:
             if block is not None:
                 del block.chunks[file_id]
         self._blocks = [block for block in self._blocks if block.chunks]
+        if self._open not in self._blocks:
+            self._open = None
 
     def start_of(self, file_id: FileId) -> int:
         """Where the file's rows begin in its source."""
@@ -191,13 +216,23 @@ class Growing:
         return self._array.nbytes
 
     def extend(self, values: NDArray[Any]) -> None:
+        if self.length == 0 and values.nbytes >= OWN_BLOCK_BYTES:  # the only ones: nothing is added to a large file
+            self._array, self.length = values, len(values)
+            return
         end = self.length + len(values)
         if end > len(self._array):
-            grown = np.empty((max(end, 2 * self.length), *self._array.shape[1:]), self._array.dtype)
+            grown = np.empty((max(end, self._room(values)), *self._array.shape[1:]), self._array.dtype)
             grown[: self.length] = self._array[: self.length]
             self._array = grown
         self._array[self.length : end] = values
         self.length = end
+
+    def _room(self, values: NDArray[Any]) -> int:
+        """Rows to take memory for: twice what there is, from a size on all that a block may need, to copy little."""
+        row_bytes = max(values.nbytes // max(len(values), 1), 1)
+        if self.length * row_bytes < GROWN_BYTES_MAX // 2:
+            return 2 * self.length
+        return (BLOCK_BYTES + OWN_BLOCK_BYTES) // row_bytes
 
     def view(self, length: int) -> NDArray[Any]:
         return self._array[:length]

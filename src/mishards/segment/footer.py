@@ -19,7 +19,8 @@ from mishards.errors import Kind, MishardsError
 FORMAT = 1
 MAGIC = b"MISHARDS"
 _TAIL = struct.Struct(f"<II{len(MAGIC)}s")
-_FOOTER_BYTES_MAX = 4096
+FOOTER_ROOM = 256  # what this program's footers need at most
+_FOOTER_BYTES_MAX = 4096  # that are looked at, should another version's be larger
 _BLOCK_BYTES = 1 << 20
 
 
@@ -67,6 +68,11 @@ def verify(path: Path) -> Footer:
 
 def seal(body: bytes | memoryview, *, kind: str, rows: int, collection_id: int, shard: int) -> bytes:
     """The body with its footer, for objects that are made in memory."""
+    return b"".join((body, footer_of(body, kind=kind, rows=rows, collection_id=collection_id, shard=shard)))
+
+
+def footer_of(body: bytes | memoryview, *, kind: str, rows: int, collection_id: int, shard: int) -> bytes:
+    """What ends the object that has this body: at most FOOTER_ROOM bytes."""
     footer = Footer(
         kind=kind,
         rows=rows,
@@ -75,7 +81,7 @@ def seal(body: bytes | memoryview, *, kind: str, rows: int, collection_id: int, 
         body_bytes=len(body),
         crc32=zlib.crc32(body),
     )
-    return b"".join((body, _encode(footer)))
+    return _encode(footer)
 
 
 def unseal(data: bytes | memoryview, kind: str) -> memoryview:

@@ -1,4 +1,4 @@
-"""Positions of primary keys in a file's key column, which is sorted and unique."""
+"""Positions of primary keys in a file's key column, which is sorted and unique, and how rows are brought to that."""
 
 from __future__ import annotations
 
@@ -29,6 +29,12 @@ class KeyIndex:
     def __len__(self) -> int:
         return len(self._column)
 
+    def may_hold(self, low: Any, high: Any) -> bool:
+        """Whether a key from `low` to `high` may be here; None for both: no key at all."""
+        if self.min is None or low is None:
+            return False
+        return bool(low <= self.max and high >= self.min)
+
     def find(self, keys: pa.Array[Any]) -> NDArray[np.int64]:
         """The position of each key, -1 where it is missing."""
         if len(self) == 0 or len(keys) == 0:
@@ -50,6 +56,27 @@ class KeyIndex:
                 if column[at].as_py() == key:
                     positions[i] = at
         return positions
+
+
+def ascending(keys: pa.Array[Any]) -> bool:
+    """Whether keys (int64 or utf8, without nulls) are sorted and unique, as a `KeyIndex` wants them."""
+    if len(keys) < 2:
+        return True
+    if pa.types.is_int64(keys.type):
+        numbers = keys.to_numpy()
+        return bool((numbers[:-1] < numbers[1:]).all())
+    return bool(pc.all(pc.less(keys[:-1], keys[1:])).as_py())
+
+
+def last_of_each_key(keys: pa.Array[Any]) -> NDArray[np.int64]:
+    """Positions of the last row of each key, in the order of the keys."""
+    if ascending(keys):
+        return np.arange(len(keys))
+    order = pc.sort_indices(keys)  # stable: rows of one key stay in their order
+    ranked = keys.take(order)
+    last = np.ones(len(keys), bool)
+    last[:-1] = np.asarray(pc.not_equal(ranked[:-1], ranked[1:]))
+    return np.asarray(order, dtype=np.int64)[last]
 
 
 def _find_numbers(column: NDArray[np.int64], keys: NDArray[np.int64]) -> NDArray[np.int64]:

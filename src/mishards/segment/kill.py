@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from mishards.segment.fresh import Tombstones
 from mishards.segment.keys import KeyIndex
 
+_NONE: NDArray[np.int64] = np.zeros(0, np.int64)
+
 
 def killed(
     key_index: KeyIndex, row_versions: NDArray[np.int64], partition_id: int, tombstones: Tombstones, version: int
@@ -16,8 +18,13 @@ def killed(
 
     `row_versions` (rows,) int64: the commit version of each row; all rows lie in partition `partition_id`.
     """
+    if not key_index.may_hold(*tombstones.key_range):
+        return _NONE
     at = key_index.find(tombstones.keys)
-    below = np.where(tombstones.below == 0, version, tombstones.below)
-    hit = (at >= 0) & ((tombstones.partitions == 0) | (tombstones.partitions == partition_id))
-    at, below = at[hit], below[hit]
-    return np.unique(at[row_versions[at] < below])
+    found = np.flatnonzero(at >= 0)
+    if len(found) == 0:
+        return _NONE
+    at, below, partitions = at[found], tombstones.below[found], tombstones.partitions[found]
+    hit = (partitions == 0) | (partitions == partition_id)
+    hit &= row_versions[at] < np.where(below == 0, version, below)
+    return np.unique(at[hit])

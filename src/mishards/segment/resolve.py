@@ -7,7 +7,7 @@ remains may depend on the order.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from mishards.segment.fresh import Tombstones, batch_tombstones, concat, tombstones_batch, tombstones_of
 from mishards.segment.ipc import single_batch
-from mishards.segment.keys import KeyIndex
+from mishards.segment.keys import KeyIndex, ascending, last_of_each_key
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,15 +36,20 @@ class WriteOp:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Resolved:
-    """`rows`: by partition, sorted by primary key, each key once over all partitions. `tombstones`: without doubles."""
+    """`rows`: by partition, sorted by primary key, each key once over all partitions. `tombstones`: without doubles.
+
+    `whole`: numbers of the writes all of whose rows survive, as they are, beside `rows`."""
 
     rows: dict[int, pa.RecordBatch]
     tombstones: Tombstones | None
+    whole: tuple[int, ...] = ()
 
 
-def resolve(ops: Sequence[WriteOp], pk: str) -> Resolved:
-    """What a commit of these writes, in this order, holds. `pk`: name of the primary key's column."""
-    return Resolved(_surviving(ops, pk), _union(ops, pk))
+def resolve(ops: Sequence[WriteOp], pk: str, stored: Collection[int] = ()) -> Resolved:
+    """What a commit of these writes, in this order, holds. `pk`: name of the primary key's column. `stored`: numbers of
+    writes whose rows, sorted and each key once, are an object already and better stay one."""
+    rows, whole = _surviving(ops, pk, stored)
+    return Resolved(rows, _union(ops, pk), whole)
 
 
 def _union(ops: Sequence[WriteOp], pk: str) -> Tombstones | None:
@@ -52,7 +57,8 @@ def _union(ops: Sequence[WriteOp], pk: str) -> Tombstones | None:
     parts = [op.deletes for op in ops if op.deletes is not None and len(op.deletes)]
     written = [op.rows.column(pk) for op in ops if op.replaces and op.rows is not None and op.rows.num_rows]
     if written:
-        parts.append(tombstones_of(pc.unique(pa.concat_arrays(written))))
+        keys = pa.concat_arrays(written)
+        parts.append(tombstones_of(keys if ascending(keys) else pc.unique(keys)))
         if len(parts) == 1:
             return parts[0]
     if not parts:
@@ -62,31 +68,38 @@ def _union(ops: Sequence[WriteOp], pk: str) -> Tombstones | None:
     return batch_tombstones(single_batch(distinct))
 
 
-def _surviving(ops: Sequence[WriteOp], pk: str) -> dict[int, pa.RecordBatch]:
-    """By partition, the last row of each key unless a later delete removes it."""
+def _surviving(
+    ops: Sequence[WriteOp], pk: str, stored: Collection[int]
+) -> tuple[dict[int, pa.RecordBatch], tuple[int, ...]]:
+    """The last row of each key unless a later delete removes it: by partition, and the stored writes left whole."""
     written = [(number, op, op.rows) for number, op in enumerate(ops) if op.rows is not None and op.rows.num_rows]
     if not written:
-        return {}
+        return {}, ()
     lengths = [rows.num_rows for _, _, rows in written]
-    order = _last_of_each_key(pa.concat_arrays([rows.column(pk) for _, _, rows in written]))
-    table = pa.Table.from_batches([rows for _, _, rows in written])
+    keys = pa.concat_arrays([rows.column(pk) for _, _, rows in written])
+    order = last_of_each_key(keys)
     op_numbers = np.repeat([number for number, _, _ in written], lengths)[order]
     partitions = np.repeat([op.partition_id for _, op, _ in written], lengths)[order]
+    alive = ~_deleted_later(KeyIndex(_taken(keys, order)), op_numbers, partitions, ops)
 
-    alive = ~_deleted_later(KeyIndex(table.column(pk).combine_chunks().take(order)), op_numbers, partitions, ops)
+    counts = np.bincount(op_numbers[alive], minlength=len(ops))
+    whole = tuple(number for number, _, rows in written if number in stored and counts[number] == rows.num_rows)
+    if whole:
+        alive &= ~np.isin(op_numbers, whole)
+    left = np.unique(partitions[alive])
+    if len(left) == 0:
+        return {}, whole
+    table = pa.Table.from_batches([rows for _, _, rows in written])
     return {
-        int(partition): single_batch(table.take(order[alive & (partitions == partition)]))
-        for partition in np.unique(partitions[alive])
-    }
+        int(partition): single_batch(_taken(table, order[alive & (partitions == partition)])) for partition in left
+    }, whole
 
 
-def _last_of_each_key(keys: pa.Array[Any]) -> NDArray[np.int64]:
-    """Positions of the last row of each key, in the order of the keys."""
-    order = pc.sort_indices(keys)  # stable: rows of one key stay in their order
-    ranked = keys.take(order)
-    last = np.ones(len(keys), bool)
-    last[:-1] = np.asarray(pc.not_equal(ranked[:-1], ranked[1:]))
-    return np.asarray(order, dtype=np.int64)[last]
+def _taken(rows: Any, positions: NDArray[np.int64]) -> Any:
+    """The rows of an array or table at these positions, as they are if that is all of them in order."""
+    if len(positions) == len(rows) and (positions[1:] > positions[:-1]).all():
+        return rows
+    return rows.take(positions)
 
 
 def _deleted_later(

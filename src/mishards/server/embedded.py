@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any
 
 import structlog
+import uvloop
 
 from mishards import config
 from mishards.clock import SystemClock
@@ -53,7 +54,8 @@ class Running:
 
     def _run(self) -> None:
         try:
-            asyncio.run(self._serve())
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(self._serve())
         except BaseException as error:
             self._failure = error
         finally:

@@ -6,7 +6,6 @@ import asyncio
 import signal
 from collections.abc import Callable
 
-from mishards import config
 from mishards.clock import SystemClock
 from mishards.config import Settings
 from mishards.segment.ipc import keep_pandas_out
@@ -15,8 +14,7 @@ from mishards.server.node import Server
 
 async def run(settings: Settings, ready: Callable[[str], None]) -> None:
     """Serve until SIGTERM or SIGINT. `ready` gets the ready line. SetupError when the server cannot start."""
-    if "proxy" not in config.roles(settings):
-        keep_pandas_out()
+    keep_pandas_out()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -7,9 +7,9 @@ primary key occurs once, so the answer does not depend on how rows are spread ov
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -19,8 +19,7 @@ from mishards.wire.messages import SearchHits
 LARGER_IS_BETTER = frozenset({"IP", "COSINE"})
 
 
-@dataclass(frozen=True, slots=True)
-class Hits:
+class Hits(msgspec.Struct, frozen=True):
     """n hits of any queries, in any order until `best` sorts them. All arrays have n entries."""
 
     queries: NDArray[np.int32]  # which query each hit answers
@@ -40,6 +39,18 @@ class Hits:
             self.positions[order],
             self.sources[order],
             self.rows[order],
+        )
+
+    def part(self, start: int, stop: int) -> Hits:
+        """The hits start..stop-1: views."""
+        return Hits(
+            self.queries[start:stop],
+            self.scores[start:stop],
+            self.keys[start:stop],
+            self.files[start:stop],
+            self.positions[start:stop],
+            self.sources[start:stop],
+            self.rows[start:stop],
         )
 
     def __len__(self) -> int:
@@ -69,6 +80,9 @@ def gather(parts: Sequence[Hits], text_keys: bool) -> Hits:
 def best(hits: Hits, nq: int, metric: str, limit: int, offset: int = 0) -> tuple[Hits, NDArray[np.int32]]:
     """The hits offset..offset+limit-1 of each query in order, and how many each query has: (hits, counts (nq,))."""
     worth = -hits.scores if metric in LARGER_IS_BETTER else hits.scores
+    if nq == 1:
+        order = np.lexsort((_ranks(hits.keys), worth))[offset : offset + limit]
+        return hits.take(order), np.array([len(order)], np.int32)
     order = np.lexsort((_ranks(hits.keys), worth, hits.queries))
     queries = hits.queries[order]
     first = np.searchsorted(queries, np.arange(nq, dtype=np.int32))
@@ -76,6 +90,15 @@ def best(hits: Hits, nq: int, metric: str, limit: int, offset: int = 0) -> tuple
     order = order[(rank >= offset) & (rank < offset + limit)]
     counts = np.bincount(hits.queries[order], minlength=nq).astype(np.int32)
     return hits.take(order), counts
+
+
+def first_hits(hits: Hits, counts: NDArray[np.int32], limit: int, offset: int = 0) -> tuple[Hits, NDArray[np.int32]]:
+    """What `best` makes of hits that are sorted already, `counts` (nq,) of each query."""
+    if offset == 0 and counts.max(initial=0) <= limit:
+        return hits, counts
+    rank = np.arange(len(hits)) - np.repeat(np.cumsum(counts) - counts, counts)
+    kept = np.flatnonzero((rank >= offset) & (rank < offset + limit))
+    return hits.take(kept), np.clip(counts - offset, 0, limit).astype(np.int32)
 
 
 def pack(
@@ -101,7 +124,7 @@ def unpack(message: SearchHits, source: int, text_keys: bool) -> Hits:
     counts = np.frombuffer(message.counts, np.int32)
     scores = np.frombuffer(message.scores, np.float32)
     return Hits(
-        queries=np.repeat(np.arange(len(counts), dtype=np.int32), counts),
+        queries=np.arange(len(counts), dtype=np.int32).repeat(counts),
         scores=scores,
         keys=_objects(message.text_keys) if text_keys else np.frombuffer(message.int_keys, np.int64),
         files=np.frombuffer(message.files, np.int64),

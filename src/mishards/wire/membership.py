@@ -25,6 +25,7 @@ class Membership:
     def __init__(self, discovery: Discovery) -> None:
         self._discovery = discovery
         self._members: tuple[Member, ...] = ()
+        self._found: dict[tuple[Role, bool], tuple[Member, ...]] = {}  # answers of `of`, until the members change
         self._listeners: list[Callable[[], None]] = []
         self._task: asyncio.Task[None] | None = None
         self._first = asyncio.Event()
@@ -47,7 +48,11 @@ class Membership:
 
     def of(self, role: Role, *, draining: bool = False) -> tuple[Member, ...]:
         """The members with a role; draining ones only when asked for (they serve, but are not placed on)."""
-        return tuple(m for m in self._members if role in m.roles and (draining or m.state == "ready"))
+        found = self._found.get((role, draining))
+        if found is None:  # asked for by every search, changed by the hour
+            found = tuple(m for m in self._members if role in m.roles and (draining or m.state == "ready"))
+            self._found[role, draining] = found
+        return found
 
     async def wait_for(self, role: Role, wait_s: float) -> bool:
         """Whether there is a member with the role, now or within `wait_s`: a cluster's processes start side by side."""
@@ -77,6 +82,7 @@ class Membership:
             if _shape(members) == _shape(self._members):
                 continue
             self._members = members
+            self._found = {}
             self.epoch += 1
             self._changed.set()
             self._changed = asyncio.Event()

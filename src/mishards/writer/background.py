@@ -85,7 +85,9 @@ class BackgroundSealing:
         ages_s = {shard: now_s - seen_s for shard, seen_s in self._first_seen_s.items()}
         busy = self._sealing | {shard for shard, rest in self._rests.items() if now_s < rest.until_s}
         return [
-            shard for shard, rows in fresh.items() if shard not in busy and is_due(rows, ages_s[shard], self._settings)
+            shard
+            for shard, rows in fresh.items()
+            if shard not in busy and is_due(rows, self._row_values(shard), ages_s[shard], self._settings)
         ]
 
     async def adopt(self) -> None:
@@ -134,6 +136,11 @@ class BackgroundSealing:
         finally:
             self._sealing.discard(shard)
 
+    def _row_values(self, shard: Shard) -> int:
+        """How many numbers the vectors of a row have."""
+        manifest = self._mirror.get(shard.collection_id)
+        return 0 if manifest is None else sum(field.dim for field in manifest.collection.schema.vectors)
+
     def _let_rest(self, shard: Shard) -> None:
         failures = self._rests[shard].failures + 1 if shard in self._rests else 1
         rest_s = min(REST_S_MAX, 2.0 ** min(failures - 1, 16))
@@ -146,5 +153,5 @@ def _fresh(manifests: Iterable[Manifest | None]) -> dict[Shard, list[File]]:
         Shard(manifest.collection.id, number): rows
         for manifest in manifests
         if manifest is not None
-        for number, rows in fresh_rows(manifest.live(), manifest.collection).items()
+        for number, rows in fresh_rows(manifest.live_fresh(), manifest.collection).items()
     }

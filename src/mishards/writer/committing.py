@@ -1,5 +1,8 @@
 """One commit of a group of writes (P3): encode, upload, one transaction, acknowledge, push.
 
+Large rows are uploaded as they came, while the commits before are in flight. Their group takes them over unless others
+in it have overwritten some of them, which is rare: then what is left is encoded anew.
+
 When the outcome of a commit stays unknown, the nonces of its shards are thrown away: the next commit takes fresh ones,
 which fence the lost one should it still be on its way.
 """
@@ -7,9 +10,10 @@ which fence the lost one should it still be on its way.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from functools import partial
+from typing import TypeVar
 
 from mishards.clock import Clock
 from mishards.config import WriterSettings
@@ -21,10 +25,14 @@ from mishards.ports import CommitRequest, Storage
 from mishards.wire.messages import WriteReply
 from mishards.writer.drafts import Draft, draft
 from mishards.writer.leases import Shard, ShardLeases
-from mishards.writer.prepared import PreparedWrite
+from mishards.writer.prepared import PreparedWrite, StoredRows
 from mishards.writer.pressure import Pressure
 from mishards.writer.publishing import REFUSALS, Publisher
-from mishards.writer.uploading import discard, put_all
+from mishards.writer.uploading import delete_all, discard, put_all
+
+T = TypeVar("T")
+
+SHORT_BYTES = 64 << 10  # decoded, resolved and encoded in well under a millisecond
 
 
 class Committer:
@@ -52,6 +60,32 @@ class Committer:
         self._settings = settings
         self._executor = executor
 
+    async def off_loop(self, bytes: int, work: Callable[[], T]) -> T:
+        """The result of work on that many bytes of rows, done in a thread unless it is short."""
+        if bytes <= SHORT_BYTES:
+            return work()
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+    async def store_ahead(self, write: PreparedWrite) -> None:
+        """Store the write's large rows before it waits for its commit (I3)."""
+
+        async def store(shard: Shard, nonce: str) -> None:
+            path = self._path(shard, nonce, FileKind.ROWS)
+            await self._storage.put(path, write.objects[shard])
+            write.stored[shard] = StoredRows(path, nonce)
+
+        large = [shard for shard, rows in write.objects.items() if len(rows) > self._settings.inline_bytes_max]
+        try:
+            await put_all([partial(store, shard, await self._leases.hold(shard)) for shard in large])
+        except MishardsError:
+            await self.discard_stored(write)
+            raise
+
+    async def discard_stored(self, write: PreparedWrite) -> None:
+        """Delete what was stored for the write and no commit request has taken over."""
+        if write.stored:
+            await delete_all(self._storage, [stored.path for stored in write.stored.values()])
+
     async def commit(self, group: Sequence[PreparedWrite]) -> WriteReply:
         """One commit of all these writes to one collection; each of them has the same version."""
         collection_id = group[0].collection_id
@@ -60,10 +94,15 @@ class Committer:
             raise collection_not_found(str(collection_id))
         nonces = {shard: await self._leases.hold(shard) for shard in sorted({s for write in group for s in write.ops})}
         pk = manifest.collection.schema.primary.column
-        drafts = await asyncio.get_running_loop().run_in_executor(self._executor, draft, group, pk)
+        drafts = await self.off_loop(sum(write.bytes for write in group), partial(draft, group, pk, nonces))
         if not drafts:
             return WriteReply(manifest.version, manifest.ts)
         files, payloads = await self._store_files(drafts, nonces)
+        large = {file.id: each.payload for file, each in zip(files, drafts, strict=True) if not file.inline}
+        taken = {each.path for each in drafts}
+        for write in group:
+            for shard in [shard for shard, stored in write.stored.items() if stored.path in taken]:
+                del write.stored[shard]
         request = CommitRequest(
             collection_id=collection_id,
             uuid=self._clock.token(),
@@ -73,7 +112,7 @@ class Committer:
             added=tuple(files),
             payloads=payloads,
         )
-        commit = await self._publish(request, nonces, max(write.ends_s for write in group))
+        commit = await self._publish(request, large, nonces, max(write.ends_s for write in group))
         for file in files:
             if file.kind is FileKind.ROWS:
                 self._pressure.add(Shard(file.collection_id, file.shard), file.bytes)
@@ -86,21 +125,29 @@ class Committer:
         first = await self._ids.take(len(drafts))
         files, payloads, uploads = [], {}, []
         for id, each in enumerate(drafts, first):
-            path = ""
-            if len(each.payload) <= self._settings.inline_bytes_max:
-                payloads[FileId(id)] = each.payload
-            else:
-                kind = "rows" if each.kind is FileKind.ROWS else "tombs"
-                token = nonces[each.shard]
-                path = f"{each.shard.collection_id}/{each.shard.number}/{token}/{self._clock.token()}.{kind}"
+            path = each.path
+            if not path and len(each.payload) <= self._settings.inline_bytes_max:
+                payloads[FileId(id)] = bytes(each.payload)
+            elif not path:
+                path = self._path(each.shard, nonces[each.shard], each.kind)
                 uploads.append(partial(self._storage.put, path, each.payload))
             files.append(each.file(FileId(id), path))
         await put_all(uploads)
         return files, payloads
 
-    async def _publish(self, request: CommitRequest, shards: Iterable[Shard], ends_s: float) -> Commit:
+    def _path(self, shard: Shard, nonce: str, kind: FileKind) -> str:
+        ending = "rows" if kind is FileKind.ROWS else "tombs"
+        return f"{shard.collection_id}/{shard.number}/{nonce}/{self._clock.token()}.{ending}"
+
+    async def _publish(
+        self,
+        request: CommitRequest,
+        large: Mapping[FileId, bytes | memoryview],
+        shards: Iterable[Shard],
+        ends_s: float,
+    ) -> Commit:
         try:
-            return await self._publisher.publish(request, ends_s)
+            return await self._publisher.publish(request, ends_s, large)
         except MishardsError as error:
             if error.kind in (Kind.FENCED, Kind.METADATA_UNAVAILABLE):
                 for shard in shards:

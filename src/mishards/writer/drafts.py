@@ -1,9 +1,11 @@
-"""The files of a commit before they have ids: pure, CPU-bound, made in a thread."""
+"""The files of a commit before they have ids: pure and CPU-bound."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
+
+import pyarrow as pa
 
 from mishards.model import File, FileId, FileKind, Part, PartitionId
 from mishards.segment.fresh import encode_rows, encode_tombstones
@@ -13,15 +15,16 @@ from mishards.writer.prepared import PreparedWrite
 
 
 class Draft(NamedTuple):
-    """One fresh file of a shard: the rows of one partition, or the tombstones."""
+    """One fresh file of a shard: rows of one partition, or the tombstones. `path`: where it lies already, or ""."""
 
     shard: Shard
     kind: FileKind
     rows: int
-    payload: bytes
+    payload: bytes | memoryview
     partition_id: PartitionId = PartitionId(0)
     pk_min: int | str | None = None
     pk_max: int | str | None = None
+    path: str = ""
 
     def file(self, id: FileId, path: str) -> File:
         """The record of it; `path` "" when the payload lies in the metadata service."""
@@ -40,30 +43,41 @@ class Draft(NamedTuple):
         )
 
 
-def draft(group: Sequence[PreparedWrite], pk: str) -> list[Draft]:
-    """What the group leaves of its requests in their order, by shard (P4). `pk`: column of the primary key."""
-    shards = sorted({shard for write in group for shard in write.ops})
-    return [draft for shard in shards for draft in _draft_shard(shard, group, pk)]
+def draft(group: Sequence[PreparedWrite], pk: str, nonces: Mapping[Shard, str]) -> list[Draft]:
+    """What the group leaves of its requests in their order, by shard (P4). `pk`: column of the primary key. `nonces` of
+    all shards: rows stored under another one are not used (P1)."""
+    return [draft for shard, nonce in nonces.items() for draft in _draft_shard(shard, group, pk, nonce)]
 
 
-def _draft_shard(shard: Shard, group: Sequence[PreparedWrite], pk: str) -> list[Draft]:
-    resolved = resolve([write.ops[shard] for write in group if shard in write.ops], pk)
+def _draft_shard(shard: Shard, group: Sequence[PreparedWrite], pk: str, nonce: str) -> list[Draft]:
+    writes = [write for write in group if shard in write.ops]
+    stored = {n for n, write in enumerate(writes) if shard in write.stored and write.stored[shard].nonce == nonce}
+    resolved = resolve([write.ops[shard] for write in writes], pk, stored)
     drafts = []
+    for write in (writes[number] for number in resolved.whole):
+        op = write.ops[shard]
+        assert op.rows is not None
+        drafts.append(_rows_draft(shard, op.partition_id, op.rows, pk, write.objects[shard], write.stored[shard].path))
     for partition_id, rows in resolved.rows.items():
-        keys = rows.column(pk)
+        payload = encode_rows(rows, shard.collection_id, shard.number)
+        drafts.append(_rows_draft(shard, partition_id, rows, pk, payload))
+    stones = resolved.tombstones
+    if stones is not None:
         drafts.append(
             Draft(
                 shard,
-                FileKind.ROWS,
-                rows.num_rows,
-                encode_rows(rows, shard.collection_id, shard.number),
-                PartitionId(partition_id),
-                keys[0].as_py(),
-                keys[len(keys) - 1].as_py(),
+                FileKind.TOMBSTONES,
+                len(stones),
+                encode_tombstones(stones, shard.collection_id, shard.number),
             )
         )
-    stones = resolved.tombstones
-    if stones is not None:
-        payload = encode_tombstones(stones, shard.collection_id, shard.number)
-        drafts.append(Draft(shard, FileKind.TOMBSTONES, len(stones), payload))
     return drafts
+
+
+def _rows_draft(
+    shard: Shard, partition_id: int, rows: pa.RecordBatch, pk: str, payload: memoryview, path: str = ""
+) -> Draft:
+    """`rows` sorted by primary key."""
+    keys = rows.column(pk)
+    low, high = keys[0].as_py(), keys[-1].as_py()
+    return Draft(shard, FileKind.ROWS, rows.num_rows, payload, PartitionId(partition_id), low, high, path)

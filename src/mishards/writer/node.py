@@ -11,6 +11,7 @@ import shutil
 from collections import OrderedDict
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -64,10 +65,10 @@ class WriterNode:
         self._leases = ShardLeases(store, node_id, clock, settings.lease_s, self._is_live)
         self._pressure = Pressure(settings.fresh_bytes_max)
         publisher = Publisher(store, mirror, clock, announce)
-        committer = Committer(
+        self._committer = Committer(
             publisher, storage, mirror, ids, self._leases, self._pressure, clock, settings, self._executor
         )
-        self._groups = Groups(committer.commit, clock, settings.queue_bytes_max, settings.group_bytes_max)
+        self._groups = Groups(self._committer.commit, clock, settings.queue_bytes_max, settings.group_bytes_max)
         self._sealer = Sealer(publisher, storage, mirror, ids, self._leases, clock, self._executor, scratch)
         self._background = BackgroundSealing(self._sealer, mirror, self._leases, self._pressure, clock, settings)
         self._definitions = Definitions(
@@ -148,17 +149,21 @@ class WriterNode:
 
     async def _write(self, request: WriteRequest) -> WriteReply:
         ends_s = self._clock.monotonic_s() + request.deadline_s
-        with self._groups.room(request_bytes(request), any(part.rows for part in request.shards)):
+        bytes = request_bytes(request)
+        with self._groups.room(bytes, any(part.rows for part in request.shards)):
             manifest = await self._known(CollectionId(request.collection_id))
-            loop = asyncio.get_running_loop()
-            write = await loop.run_in_executor(self._executor, prepare, request, manifest.collection, ends_s)
+            write = await self._committer.off_loop(bytes, partial(prepare, request, manifest.collection, ends_s))
             if not write.ops:
                 return WriteReply(manifest.version, manifest.ts)
             if write.has_rows:
                 await self._pressure.admit(write.ops)
             for shard in write.ops:
                 await self._leases.hold(shard)  # refused here, a write does not spoil the group of others
-        return await self._groups.submit(write)
+            await self._committer.store_ahead(write)
+        try:
+            return await self._groups.submit(write)
+        finally:
+            await self._committer.discard_stored(write)
 
     async def _known(self, collection_id: CollectionId) -> Manifest:
         """The collection, looked for once more in the metadata service when this process does not know it."""

@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from mishards.errors import Kind, MishardsError, invalid
 from mishards.model import Collection, CollectionId
 from mishards.schema.keys import physical_schema
 from mishards.segment.fresh import decode_rows, decode_tombstones
+from mishards.segment.keys import ascending
 from mishards.segment.resolve import WriteOp
 from mishards.wire.messages import ShardWrite, WriteRequest
 from mishards.writer.leases import Shard
 
 
+class StoredRows(NamedTuple):
+    """A rows object that lies in storage before its commit: under which path, and which nonce's name is in it (P1)."""
+
+    path: str
+    nonce: str
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class PreparedWrite:
-    """What one request changes, by shard; the columns are views into the request."""
+    """What one request changes, by shard; the columns are views into the request.
+
+    `objects`: the rows as they came, where they can be stored so: sorted by primary key, each key once. `stored`: those
+    that are in storage and in no commit request yet."""
 
     collection_id: CollectionId
     ops: dict[Shard, WriteOp]
     bytes: int
     has_rows: bool
     ends_s: float  # monotonic time of its deadline
+    objects: dict[Shard, memoryview] = field(default_factory=dict)
+    stored: dict[Shard, StoredRows] = field(default_factory=dict)
 
 
 def request_bytes(request: WriteRequest) -> int:
@@ -38,7 +52,13 @@ def prepare(request: WriteRequest, collection: Collection, ends_s: float) -> Pre
     has_rows = any(op.rows is not None for op in ops.values())
     if has_rows and all(partition.id != request.partition_id for partition in collection.partitions):
         raise MishardsError(Kind.PARTITION_NOT_FOUND, f"partition not found[partition={request.partition_id}]")
-    return PreparedWrite(collection.id, ops, request_bytes(request), has_rows, ends_s)
+    pk = collection.schema.primary.column
+    objects = {
+        shard: part.rows
+        for (shard, op), part in zip(ops.items(), request.shards, strict=True)
+        if op.rows is not None and ascending(op.rows.column(pk))
+    }
+    return PreparedWrite(collection.id, ops, request_bytes(request), has_rows, ends_s, objects)
 
 
 def _op(part: ShardWrite, request: WriteRequest, collection: Collection) -> WriteOp:

@@ -6,13 +6,13 @@ A commit whose answer is lost is looked for by its uuid, and repeated under the 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from mishards.clock import Clock
 from mishards.errors import Kind, MishardsError
 from mishards.metadata.deltas import delta_of
 from mishards.metadata.mirror import Mirror
-from mishards.model import Commit
+from mishards.model import Commit, FileId
 from mishards.ports import CommitRequest, MetadataStore
 from mishards.wire.messages import Notice
 
@@ -33,12 +33,16 @@ class Publisher:
         self._clock = clock
         self._announce = announce
 
-    async def publish(self, request: CommitRequest, ends_s: float) -> Commit:
+    async def publish(
+        self, request: CommitRequest, ends_s: float, large: Mapping[FileId, bytes | memoryview] | None = None
+    ) -> Commit:
         """The commit, found again if its answer is lost, until `ends_s` (monotonic). METADATA_UNAVAILABLE: the outcome
-        is unknown; FENCED, CONFLICT and COLLECTION_NOT_FOUND: it did not happen."""
+        is unknown; FENCED, CONFLICT and COLLECTION_NOT_FOUND: it did not happen. `large`: contents of files in storage,
+        for those in this process who would read them next."""
         search_ends_s = min(ends_s, self._clock.monotonic_s() + SEARCH_S_MAX)
         commit = await self._commit(request, search_ends_s)
         delta = delta_of(request, commit)
+        self._mirror.keep_stored(large or {})
         if not self._mirror.apply(delta):
             self._mirror.hint()
         self._announce(Notice(delta))

@@ -90,7 +90,7 @@ class Sealer:
         manifest = self._mirror.get(shard.collection_id)
         if manifest is None:
             return None
-        return next_batch(manifest.live(), manifest.collection, shard.number, manifest.version)
+        return next_batch(manifest.live_fresh(), manifest.collection, shard.number, manifest.version)
 
     async def _seal_batch(self, shard: Shard, batch: Batch) -> None:
         payloads = await self._read([*batch.rows, *batch.tombstones])

@@ -10,6 +10,7 @@ from mishards.config import WriterSettings
 from mishards.model import Collection, File, FileKind, Version
 
 BATCH_BYTES_MAX = 512 << 20  # of fresh rows that are sealed at once: a segment's target size, and what memory bears
+SCANNED_AGE_S = 4.0  # fresh rows are sealed for what they cost searches no sooner: faster loads make larger segments
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +37,27 @@ def fresh_rows(live: Iterable[File], collection: Collection) -> dict[int, list[F
     return dict(found)
 
 
-def is_due(rows: Sequence[File], age_s: float, settings: WriterSettings) -> bool:
-    """Whether a shard's fresh rows are large, many or old enough. `age_s`: since the first of them was seen."""
+def is_due(rows: Sequence[File], row_values: int, age_s: float, settings: WriterSettings) -> bool:
+    """Whether a shard's fresh rows are large, many or old enough, or cost searches too much.
+
+    `row_values`: numbers in the vectors of one row. `age_s`: since the first of the rows was seen. Every search reads
+    all vectors of fresh rows: by then a segment with an index is cheaper, unless a bulk load would make many of them.
+    """
     if not rows:
         return False
     bytes = sum(file.bytes for file in rows)
-    return bytes >= settings.seal_bytes or len(rows) >= settings.seal_files or age_s >= settings.seal_age_s
+    values = row_values * sum(file.rows for file in rows)
+    return (
+        bytes >= settings.seal_bytes
+        or len(rows) >= settings.seal_files
+        or age_s >= settings.seal_age_s
+        or (values >= settings.seal_values and age_s >= SCANNED_AGE_S)
+    )
 
 
 def next_batch(live: Sequence[File], collection: Collection, shard: int, version: Version) -> Batch | None:
-    """The oldest fresh rows of a shard, as much as is sealed at once; None without any. `live`: files at `version`."""
+    """The oldest fresh rows of a shard, as much as is sealed at once; None without any. `live`: fresh files at
+    `version`, others too without harm."""
     rows = fresh_rows(live, collection).get(shard)
     if not rows:
         return None

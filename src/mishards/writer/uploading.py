@@ -31,5 +31,10 @@ async def put_all(puts: Sequence[Callable[[], Awaitable[None]]]) -> None:
 
 async def discard(storage: Storage, files: Iterable[File]) -> None:
     """Delete the objects of files whose commit was refused, as far as storage allows."""
+    await delete_all(storage, [part.path for file in files for part in file.parts if part.path])
+
+
+async def delete_all(storage: Storage, paths: Sequence[str]) -> None:
+    """Delete objects that no commit lists, as far as storage allows."""
     with contextlib.suppress(MishardsError):
-        await storage.delete([part.path for file in files for part in file.parts if part.path])
+        await storage.delete(paths)

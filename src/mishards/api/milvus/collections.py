@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pymilvus.grpc_gen import common_pb2, milvus_pb2
-
 from mishards.api.milvus.calls import Call, Table
 from mishards.api.milvus.rpcs import status_of
+from mishards.api.milvus.stubs import common_pb2, milvus_pb2
 from mishards.api.milvus.translate_schema import check_properties, create_collection, described, pairs_of, unix_ms
 from mishards.errors import Kind, MishardsError, collection_not_found
 from mishards.model import Collection

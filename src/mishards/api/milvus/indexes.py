@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from pymilvus.grpc_gen import common_pb2, milvus_pb2
-
 from mishards.api.milvus.calls import Call, Table
+from mishards.api.milvus.stubs import common_pb2, milvus_pb2
 from mishards.api.milvus.translate_json import unfolded
 from mishards.api.milvus.translate_schema import key_values, pairs_of
 from mishards.errors import Kind, MishardsError

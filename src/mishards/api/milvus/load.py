@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from pymilvus.grpc_gen import common_pb2, milvus_pb2
-
 from mishards.api.milvus.calls import Call, Table
+from mishards.api.milvus.stubs import common_pb2, milvus_pb2
 from mishards.errors import Kind, MishardsError, invalid
 from mishards.proxy.requests import ProxyService
 from mishards.wire import definitions

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, Final, NamedTuple
 
 from google.protobuf import message_factory
-from pymilvus.grpc_gen import common_pb2, milvus_pb2
 
+from mishards.api.milvus.stubs import common_pb2, milvus_pb2
 from mishards.errors import Kind, MishardsError
 
 SERVICE: Final = "milvus.proto.milvus.MilvusService"

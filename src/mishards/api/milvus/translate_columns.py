@@ -1,7 +1,7 @@
 """Columns between protobuf `FieldData`, the columns of a write request, and Arrow.
 
-Floats pass as raw bytes: a packed repeated field is a tag, a length and the little-endian values, so a vector never
-becomes Python numbers.
+Numbers never become Python objects: NumPy reads a repeated field by its `__array__`, one copy; the other way a packed
+field of floats is a tag, a length and the little-endian values.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from pymilvus.grpc_gen import schema_pb2
 
+from mishards.api.milvus.stubs import schema_pb2
 from mishards.errors import Kind, MishardsError, invalid
 from mishards.model import DYNAMIC_FIELD, DataType, Field
 from mishards.schema.columns import Column
@@ -71,28 +71,18 @@ def _values(name: str, data: Any) -> NDArray[Any] | list[Any]:
     if held != member:
         raise invalid(f"data of field {name} is in {held}, expected {member} for type {type_name(data.type)}")
     payload = getattr(data.scalars, member)
-    if member in _PACKED:
-        return unpacked(payload, _DTYPES[member])
     if member in _DTYPES:
-        return np.fromiter(payload.data, _DTYPES[member], len(payload.data))
+        return np.asarray(payload.data, _DTYPES[member])
     return list(payload.data)
 
 
 def _vectors(name: str, vectors: Any) -> NDArray[np.float32]:
     """(rows, dim) float32."""
-    values = unpacked(vectors.float_vector, _DTYPES["float_data"])
+    values = np.asarray(vectors.float_vector.data, np.float32)
     dim = vectors.dim
     if dim < 1 or len(values) % dim:
         raise invalid(f"{len(values)} values of vector field {name} are no whole number of vectors of dimension {dim}")
     return values.reshape(-1, dim)
-
-
-def unpacked(message: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """(n,) the values of a FloatArray or DoubleArray, an aligned copy."""
-    count = len(message.data)
-    bytes_ = count * dtype.itemsize
-    offset = len(_DATA_TAG) + len(_varint(bytes_))
-    return np.frombuffer(message.SerializeToString(), dtype, count, offset if count else 0).copy()
 
 
 # ------------------------------------------------------------------------------------------------------------ results

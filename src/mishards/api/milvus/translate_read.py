@@ -6,14 +6,15 @@ A parameter whose feature is not served is refused by name; hints that cannot ch
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pymilvus.grpc_gen import common_pb2, milvus_pb2, schema_pb2
 
 from mishards.api.milvus.calls import Call
+from mishards.api.milvus.stubs import common_pb2, milvus_pb2, schema_pb2
 from mishards.api.milvus.translate_columns import fields_data_of, ids_of
 from mishards.api.milvus.translate_json import unfolded
 from mishards.api.milvus.translate_schema import consistency_of, pairs_of
@@ -26,6 +27,7 @@ COUNT: Final = "count(*)"
 _UNLIMITED: Final = -1
 _UNROUNDED: Final = -1
 _DECIMALS_MAX: Final = 6  # Milvus' own
+_KEPT_CHARS_MAX: Final = 2048  # of the values of search parameters that are worth remembering
 _UNSET: Final = ("", "false", "none", "null", "[]")
 
 _UNSERVED_SEARCH: Final = {
@@ -65,18 +67,37 @@ _SEARCH_WORDS: Final = frozenset(
 # ------------------------------------------------------------------------------------------------------------- search
 
 
+class _Words(NamedTuple):
+    """What the search parameters say."""
+
+    limit: int
+    offset: int
+    field: str
+    metric: str
+    params: Mapping[str, Any]
+    radius: float | None
+    range_filter: float | None
+    round_decimal: int
+
+
 def search_request(request: Any, call: Call) -> SearchRequest:
     """What a Search asks. PARAMETER_INVALID, UNSUPPORTED."""
     _refuse_unserved_parts(request)
-    params = unfolded(pairs_of(request.search_params), "search_params.params")
+    pairs = tuple([(pair.key, pair.value) for pair in request.search_params])
+    words = (_words_kept if sum([len(value) for _, value in pairs]) <= _KEPT_CHARS_MAX else _words)(pairs)
+    return SearchRequest(
+        **_reading(request, call), filter=request.dsl, queries=_queries(request.placeholder_group), **words._asdict()
+    )
+
+
+def _words(pairs: tuple[tuple[str, str], ...]) -> _Words:
+    """Of a key given twice the last value counts."""
+    params = unfolded(dict(pairs), "search_params.params")
     _refuse_unserved(params, _UNSERVED_SEARCH)
     limit = _whole(params, "topk", _whole(params, "limit", None))
     if limit is None:
         raise MishardsError(Kind.PARAMETER_MISSING, "topk not found in search_params")
-    return SearchRequest(
-        **_reading(request, call),
-        filter=request.dsl,
-        queries=_queries(request.placeholder_group),
+    return _Words(
         limit=limit,
         offset=_whole(params, "offset", 0),
         field=str(params.get("anns_field", "")),
@@ -86,6 +107,9 @@ def search_request(request: Any, call: Call) -> SearchRequest:
         range_filter=_number(params, "range_filter"),
         round_decimal=_round_decimal(params),
     )
+
+
+_words_kept = lru_cache(maxsize=1024)(_words)  # clients send the same ones with every search
 
 
 def search_results(request: SearchRequest, result: SearchResult) -> Any:
@@ -109,16 +133,21 @@ def search_results(request: SearchRequest, result: SearchResult) -> Any:
 
 
 def _refuse_unserved_parts(request: Any) -> None:
-    for feature, given in (
-        ("search by primary key", request.HasField("ids") or request.search_by_primary_keys),
-        ("rerank function", len(request.function_score.functions) or len(request.function_chains)),
-        ("highlighter", request.HasField("highlighter")),
-        ("search aggregation", request.HasField("search_aggregation")),
-        ("sub-search", len(request.sub_reqs)),
-        ("namespace", request.namespace),
-    ):
-        if given:
-            raise MishardsError(Kind.UNSUPPORTED, f"{feature} is not supported")
+    feature = ""
+    if request.HasField("ids") or request.search_by_primary_keys:
+        feature = "search by primary key"
+    elif len(request.function_score.functions) or len(request.function_chains):
+        feature = "rerank function"
+    elif request.HasField("highlighter"):
+        feature = "highlighter"
+    elif request.HasField("search_aggregation"):
+        feature = "search aggregation"
+    elif len(request.sub_reqs):
+        feature = "sub-search"
+    elif request.namespace:
+        feature = "namespace"
+    if feature:
+        raise MishardsError(Kind.UNSUPPORTED, f"{feature} is not supported")
 
 
 def _round_decimal(params: Mapping[str, Any]) -> int:

@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from pymilvus.grpc_gen import common_pb2, milvus_pb2, schema_pb2
-
+from mishards.api.milvus.stubs import common_pb2, milvus_pb2, schema_pb2
 from mishards.clock import LOGICAL_BITS
 from mishards.errors import Kind, MishardsError, invalid
 from mishards.model import Collection, Consistency, DataType, Field, Schema

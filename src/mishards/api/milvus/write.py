@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pymilvus.grpc_gen import milvus_pb2, schema_pb2
-
 from mishards.api.milvus.calls import Call, Table, Workers
+from mishards.api.milvus.stubs import milvus_pb2, schema_pb2
 from mishards.api.milvus.translate_columns import columns_of, ids_of
 from mishards.api.milvus.translate_schema import unix_ms
 from mishards.api.milvus.translate_template import template_of
