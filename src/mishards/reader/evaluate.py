@@ -23,8 +23,8 @@ from mishards.reader.source import Mask, Source
 from mishards.wire.hits import LARGER_IS_BETTER, Hits, best, first_hits, gather
 
 GATHER_SHARE = 0.1  # below it the selected vectors are gathered; above it the whole matrix is scanned with a bitmap
-EXACT_FLOPS = 4e9  # multiply-adds a second of exact search on one core, for `cost_s` only
-INDEX_SEARCH_S = 2e-4  # one query on an index, for `cost_s` only
+EXACT_FLOPS = 8e9  # multiply-adds a second of exact search on one core, for `cost_s` only
+INDEX_SEARCH_S = 8e-5  # one query on an index, for `cost_s` only
 INDEX_HIT_S = 2e-6  # ... and for each hit wanted
 
 
@@ -164,12 +164,21 @@ def _selected_by_key(source: Source, row_filter: Filter) -> Mask:
 
 def _search_source(source: Source, number: int, question: Question) -> Candidates | None:
     allowed = selected(source, question.condition)
-    count = source.rows if allowed is None else int(np.count_nonzero(allowed))
+    count = _count(source, allowed)
     if count == 0:
         return None
     if question.radius is not None:
         return Candidates(number, *_in_range(source, allowed, question))
     return Candidates(number, *_nearest(source, allowed, count, question))
+
+
+def _count(source: Source, allowed: Mask | None) -> int:
+    """How many rows are allowed; None: all, and all live."""
+    return source.alive_count if allowed is None or allowed is source.alive else int(np.count_nonzero(allowed))
+
+
+def _bits(source: Source, allowed: Mask | None) -> NDArray[np.uint8] | None:
+    return source.alive_bits if allowed is None or allowed is source.alive else bitmap(allowed)
 
 
 def _nearest(
@@ -178,7 +187,7 @@ def _nearest(
     queries, k = question.queries, min(question.k, count)
     index = source.index(question.index_id)
     if index is not None and not index.prefers_exact(count, len(queries), k, question.params):
-        scores, positions = index.search(queries, k, question.params, None if allowed is None else bitmap(allowed))
+        scores, positions = index.search(queries, k, question.params, _bits(source, allowed))
     else:
         matrix, chosen, bits = _rows_to_scan(source, allowed, count, question)
         ranks = _ranks(source)
@@ -199,7 +208,7 @@ def _in_range(
 ) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int64]]:
     """The best k of each query inside the range, and those that tie with the k-th: the merge breaks ties by key."""
     assert question.radius is not None
-    count = source.rows if allowed is None else int(np.count_nonzero(allowed))
+    count = _count(source, allowed)
     matrix, chosen, bits = _rows_to_scan(source, allowed, count, question)
     limits = (question.radius, question.range_filter, question.metric)
     if chosen is None:
@@ -225,7 +234,7 @@ def _rows_to_scan(
         chosen = np.arange(source.rows) if allowed is None else np.flatnonzero(allowed)
         return source.vectors(question.field_id), chosen, None
     matrix = (source.unit_vectors if cosine else source.vectors)(question.field_id)
-    return matrix, None, None if allowed is None else bitmap(allowed)
+    return matrix, None, _bits(source, allowed)
 
 
 def _ranks(source: Source) -> Callable[[], NDArray[np.int64]] | None:

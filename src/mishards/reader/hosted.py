@@ -26,6 +26,8 @@ T = TypeVar("T")
 FETCHES_MAX = 16  # fresh files read from storage at once
 SHORT_BYTES = 64 << 10  # decoded in well under a millisecond
 MANY_KEYS = 1_000  # looked up in one file in up to half a millisecond
+FROZEN_MAX = 4  # sets of sources kept: searches name the newest version, or the one before for a moment
+USED_S = 1.0  # how exactly it is known when a segment was last used
 STEPS_AT_ONCE = 16  # with fewer keys
 
 
@@ -46,6 +48,8 @@ class Hosted:
         self._holding: dict[FileId, asyncio.Task[None]] = {}
         self.unplaced_since: dict[FileId, float] = {}  # files held that belong to other nodes; monotonic
         self._fetching = asyncio.Semaphore(FETCHES_MAX)
+        self._used_s = 0.0  # when segments were last marked as used, by searches over frozen sources
+        self._frozen: dict[tuple[int, tuple[int, ...]], list[Source]] = {}  # by version and files, the newest last
 
     async def stop(self) -> None:
         """End the loads under way."""
@@ -109,6 +113,7 @@ class Hosted:
     def drop(self, files: Iterable[FileId]) -> None:
         """Forget files of any kind."""
         ids = set(files)
+        self._frozen.clear()
         for file_id in ids:
             self.segments.pop(file_id, None)
         self.recount()
@@ -140,6 +145,31 @@ class Hosted:
         for shard, ids in rows.items():
             sources.extend(self._tail(shard).sources(ids, version))
         return sources
+
+    def sources_now(self, files: tuple[int, ...], version: int, now_s: float) -> list[Source] | None:
+        """What `sources` gives when the version is applied and every file is held; else None.
+
+        Kept for the searches that follow, which name the same files until the next commit: no version that is applied
+        ever changes.
+        """
+        key = (version, files)
+        frozen = self._frozen.get(key)
+        if frozen is None:
+            if self.applied < version:
+                return None
+            known = self.manifest.files
+            named = [file for id in files if (file := known.get(FileId(id))) is not None and self.holds(file)]
+            if len(named) < len(files):
+                return None
+            frozen = self._frozen[key] = self.sources(named, version, now_s)
+            while len(self._frozen) > FROZEN_MAX:
+                del self._frozen[next(iter(self._frozen))]
+        elif now_s - self._used_s > USED_S:
+            for id in files:
+                if (segment := self.segments.get(FileId(id))) is not None:
+                    segment.used_s = now_s
+            self._used_s = now_s
+        return frozen
 
     def _tail(self, shard: int) -> Tail:
         tail = self._tails.get(shard)

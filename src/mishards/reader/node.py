@@ -115,12 +115,11 @@ class ReaderNode:
             hosted = self._holdings.hosted(CollectionId(request.collection_id))
         except MishardsError:
             return None
-        named = self._named_now(hosted, request.version, request.files)
-        if named is None or weight(request.filter, request.template) > INLINE_FILTER_WEIGHT:
+        sources = hosted.sources_now(request.files, request.version, self._clock.monotonic_s())
+        if sources is None or weight(request.filter, request.template) > INLINE_FILTER_WEIGHT:
             return None
         collection = hosted.manifest.collection
         question = _question(collection, request, self._conditions.of(request.filter, request.template, collection))
-        sources = hosted.sources(named, request.version, self._clock.monotonic_s())
         if cost_s(sources, question) > INLINE_S or len(question.queries) * question.k > INLINE_HITS:
             return None
         hits, counts = search(sources, question)
@@ -224,14 +223,6 @@ class ReaderNode:
                 raise _gone([file_id], version)
             named.append(file)
         return named
-
-    def _named_now(self, hosted: Hosted, version: int, files: tuple[int, ...]) -> list[File] | None:
-        """The records, when the version is applied and every file is held; else None."""
-        if hosted.applied < version:
-            return None
-        known = hosted.manifest.files
-        named = [file for file_id in files if (file := known.get(FileId(file_id))) is not None and hosted.holds(file)]
-        return named if len(named) == len(files) else None
 
     async def _hosted(self, collection_id: int) -> Hosted:
         """NOT_LOADED only when the metadata service says so too."""

@@ -32,7 +32,6 @@ class SegmentColumns:
         self.table = scalars
         self.rows = scalars.num_rows
         self.keys = _one_chunk(scalars.column(schema.primary.column))
-        self.numbers = self.keys.to_numpy() if pa.types.is_integer(self.keys.type) else None  # a view
         self.key_index = KeyIndex(self.keys)
         self.versions: NDArray[np.int64] = _one_chunk(scalars.column(VERSION_COLUMN)).to_numpy()
         self.masks = MaskCache()
@@ -86,15 +85,15 @@ class HeldSegment:
         self.used_s = 0.0  # monotonic; for dropping the least recently used
         self._indexes = dict(indexes)
         self._unit_bytes = unit_bytes
-        self._units = _Units(columns)
+        self._units: dict[int, Matrix] = {}  # kept here, so that they go when a record with an index takes over
         self._deaths = Deaths(columns.rows, dead)
-        self._whole: Source | None = None  # the source at versions at which every row lives
 
     @property
     def bytes(self) -> int:
         """What it holds in memory, unit vectors included before they are made."""
+        units = sum(unit.nbytes for unit in list(self._units.values()))  # searches add to it on other threads
         indexes = sum(index.bytes for index in self._indexes.values())
-        return max(self._units.bytes, self._unit_bytes) + indexes + self.columns.masks.bytes
+        return max(units, self._unit_bytes) + indexes + self.columns.masks.bytes
 
     def apply(self, tombstones: Tombstones, version: int) -> None:
         """A tombstone batch became visible at `version`; those up to the horizon are applied already (P5)."""
@@ -105,48 +104,27 @@ class HeldSegment:
         self._deaths.kill(positions, version)
 
     def source(self, version: int) -> Source:
-        alive = self._deaths.alive(version)
-        if alive is not None:
-            return self._source(alive)
-        if self._whole is None:
-            self._whole = self._source(None)
-        return self._whole
-
-    def _source(self, alive: NDArray[np.bool_] | None) -> Source:
         columns, file_id = self.columns, self.file.id
         return Source(
             rows=columns.rows,
             planned=self.file.rows,
-            alive=alive,
+            alive=self._deaths.alive(version),
             place_of=lambda positions: (np.full(len(positions), file_id, np.int64), positions),
             keys=columns.keys,
             table=columns.table,
             vectors=columns.vectors,
-            unit_vectors=self._units.of,
+            unit_vectors=self._unit_vectors,
             index=self._indexes.get,
             ordered=True,
             find=lambda keys: _present(columns.key_index.find(keys)),
             masks=columns.masks,
-            numbers=columns.numbers,
         )
 
-
-class _Units:
-    """The unit vectors of one record: kept here, so that they go when a record with an index takes over."""
-
-    def __init__(self, columns: SegmentColumns) -> None:
-        self._columns = columns
-        self._units: dict[int, Matrix] = {}
-
-    @property
-    def bytes(self) -> int:
-        return sum(unit.nbytes for unit in list(self._units.values()))  # searches add to it on other threads
-
-    def of(self, field_id: int) -> Matrix:
+    def _unit_vectors(self, field_id: int) -> Matrix:
         """Made when first searched exactly by cosine. Called on any thread; a race only repeats work."""
         unit = self._units.get(field_id)
         if unit is None:
-            unit = self._units[field_id] = self._columns.unit_vectors(field_id)
+            unit = self._units[field_id] = self.columns.unit_vectors(field_id)
         return unit
 
 

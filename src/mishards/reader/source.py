@@ -8,21 +8,24 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from mishards.index.exact import bitmap
 from mishards.ports import Matrix, VectorIndex
 from mishards.wire.hits import key_array
 
 Mask = NDArray[np.bool_]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Source:
-    """Rows 0..rows-1. Nothing here may be written to."""
+    """Rows 0..rows-1. Nothing here may be written to. What is derived from the rows is kept: a source serves all
+    searches until the next commit."""
 
     rows: int
     planned: int  # rows of the files it stands for, dead ones included (I14)
@@ -36,11 +39,22 @@ class Source:
     ordered: bool  # positions are in primary key order
     find: Callable[[pa.Array], NDArray[np.int64]]  # primary keys -> positions that may hold them
     masks: MaskCache
-    numbers: NDArray[np.int64] | None = None  # primary keys that are numbers, where they lie as one array
+
+    @cached_property
+    def alive_count(self) -> int:
+        return self.rows if self.alive is None else int(np.count_nonzero(self.alive))
+
+    @cached_property
+    def alive_bits(self) -> NDArray[np.uint8] | None:
+        return None if self.alive is None else bitmap(self.alive)
 
     def key_values_at(self, positions: NDArray[np.int64]) -> NDArray[Any]:
         """The primary keys at `positions`, as hits carry them."""
-        return key_array(self.keys_at(positions)) if self.numbers is None else self.numbers[positions]
+        return key_array(self.keys_at(positions)) if self._numbers is None else self._numbers[positions]
+
+    @cached_property
+    def _numbers(self) -> NDArray[np.int64] | None:
+        return self.keys.to_numpy() if pa.types.is_integer(self.keys.type) else None
 
     def keys_at(self, positions: NDArray[np.int64]) -> pa.Array:
         """The primary keys at `positions`."""
