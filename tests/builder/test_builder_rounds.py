@@ -166,7 +166,7 @@ async def test_tombstones_stay_while_needed(shop: Shop) -> None:
 async def test_index(shop: Shop) -> None:
     """Each segment gets the part of the index that is defined, and the merged one gets its own."""
     await shop.define(indexes=(INDEX,))
-    await segments(shop, 2)
+    await segments(shop, 1)
     before = {file.segment_id for file in await shop.live(FileKind.SEGMENT)}
 
     await settle(shop)

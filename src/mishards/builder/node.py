@@ -37,6 +37,7 @@ from mishards.model import CollectionId, File, NodeId
 from mishards.ports import IndexKind, MetadataStore, Storage
 from mishards.wire.messages import Notice
 
+SETTLED_S = 2.0  # without a commit, and a collection's segments are merged further
 LIGHT_TASKS_MAX = 2  # at once, beside the heavy ones
 COLLECT_ROUND_S = 30.0  # between rounds of garbage collection, or a tenth of a shorter grace
 # Another node or a client was faster: no failure.
@@ -76,6 +77,7 @@ class BuilderNode:
         self._running: dict[str, Task] = {}
         self._work: set[asyncio.Task[bool]] = set()
         self._changed: set[CollectionId] = set()  # since their tasks were last chosen and all started
+        self._versions: dict[CollectionId, tuple[int, float]] = {}  # last seen of each, and since when; monotonic
         self._choosing = asyncio.Lock()
         self._loops: list[asyncio.Task[None]] = []
         self._unsubscribe = mirror.on_change(self._changed.add)
@@ -129,12 +131,30 @@ class BuilderNode:
             resting = self._rests.resting()
             for collection_id in sorted(self._changed):
                 self._changed.discard(collection_id)  # before the choice: a change during it counts again
-                tasks = await self._choose(collection_id, resting)
+                settled = self._is_settled(collection_id)
+                tasks = await self._choose(collection_id, resting, settled)
                 started = [self._start_task(task) for task in tasks]
-                if not all(started) or any(name.startswith(f"task/{collection_id}/") for name in resting):
+                if (
+                    not settled
+                    or not all(started)
+                    or any(name.startswith(f"task/{collection_id}/") for name in resting)
+                ):
                     self._changed.add(collection_id)
 
-    async def _choose(self, collection_id: CollectionId, resting: set[str]) -> list[Task]:
+    def _is_settled(self, collection_id: CollectionId) -> bool:
+        """Whether the collection has not changed for a moment. An unknown one has not."""
+        manifest = self._mirror.get(collection_id)
+        now_s = self._clock.monotonic_s()
+        if manifest is None:
+            self._versions.pop(collection_id, None)
+            return True
+        version, since_s = self._versions.get(collection_id, (-1, now_s))
+        if version != manifest.version:
+            self._versions[collection_id] = (manifest.version, now_s)
+            return False
+        return now_s - since_s >= SETTLED_S
+
+    async def _choose(self, collection_id: CollectionId, resting: set[str], settled: bool) -> list[Task]:
         manifest = self._mirror.get(collection_id)
         if manifest is None:
             return []
@@ -147,6 +167,7 @@ class BuilderNode:
             self._settings,
             busy,
             resting | self._running.keys(),
+            settled,
         )
 
     def _start_task(self, task: Task) -> bool:

@@ -22,6 +22,7 @@ from mishards.ports import IndexKind
 TIERS = 5  # below the largest; with merge_files 4 the smallest tier ends at a thousandth of segment_bytes
 MERGE_INPUTS_MAX = 64  # of one merge (P15)
 MATERIALISE_INPUTS_MAX = 64  # of one materialisation (P15)
+SETTLED_GROWTH = 3  # a merge at rest takes a segment along that is at most so many times as large as the others
 SMALL_SHARE_MAX = 2  # that many times merge_files segments below the largest tier, and the smallest are merged
 TOMBSTONE_FILES_MAX = 64  # a segment has not applied; more and they are materialised, as every search names them
 
@@ -118,11 +119,14 @@ def choose(
     settings: BuilderSettings,
     busy: Container[FileId] = frozenset(),
     resting: Container[str] = frozenset(),
+    settled: bool | None = None,
 ) -> list[Task]:
     """The tasks worth starting, the most urgent kind first; no file is an input of two of them.
 
     `files` are those live at one version. `busy` files are inputs of tasks under way, `resting` the names of tasks that
     failed lately; neither is chosen. Merging comes first: the new segment gets its index, and the inputs need none.
+    `settled`: nothing has been written for a moment, so that a shard without fresh rows is merged further, for searches
+    to read few segments; False: that moment is not over, but such segments are not indexed any more; None: never.
     """
     shards: dict[int, list[File]] = defaultdict(list)
     for file in files:
@@ -134,9 +138,16 @@ def choose(
         idle = [file for file in live if file.id not in busy]
         partitions = _dropped_partitions(idle, collection)
         free = _rest([file for file in idle if file.kind is FileKind.SEGMENT], partitions)
-        merges = [task for task in _merges(free, settings) if task.name not in resting]
+        merges = [task for task in _merges(free, settings, mergeable) if task.name not in resting]
         free = _rest(free, merges)
-        builds = [task for task in _builds(free, collection, index_kind) if task.name not in resting]
+        at_rest: list[Merge] = []
+        if settled is not None and not merges and not any(file.kind is FileKind.ROWS for file in live):
+            at_rest = [task for task in _merges(free, settings, mergeable_at_rest) if task.name not in resting]
+        if settled:
+            merges += at_rest
+            free = _rest(free, at_rest)
+        to_index = _rest(free, at_rest)
+        builds = [task for task in _builds(to_index, collection, index_kind) if task.name not in resting]
         free = _rest(free, builds)
         rewrites = [task for task in _rewrites(free, settings) if task.name not in resting]
         free = _rest(free, rewrites)
@@ -168,7 +179,11 @@ def _rest(free: Sequence[File], tasks: Iterable[Task]) -> list[File]:
     return [file for file in free if file.id not in taken]
 
 
-def _merges(free: Iterable[File], settings: BuilderSettings) -> list[Merge]:
+def _merges(
+    free: Iterable[File],
+    settings: BuilderSettings,
+    inputs_of: Callable[[Sequence[File], BuilderSettings], list[File]],
+) -> list[Merge]:
     """At most one merge a partition."""
     partitions: dict[PartitionId, list[File]] = defaultdict(list)
     for file in free:
@@ -182,7 +197,7 @@ def _merges(free: Iterable[File], settings: BuilderSettings) -> list[Merge]:
             tier=tier(row_bytes(inputs[-1]), settings),
         )
         for partition_id in sorted(partitions)
-        if (inputs := mergeable(partitions[partition_id], settings))
+        if (inputs := inputs_of(partitions[partition_id], settings))
     ]
 
 
@@ -200,6 +215,18 @@ def mergeable(segments: Sequence[File], settings: BuilderSettings) -> list[File]
     small = [segment for level in sorted(by_tier, reverse=True) if level for segment in by_tier[level]]
     if len(small) > SMALL_SHARE_MAX * settings.merge_files:
         return _fitting(small[: settings.merge_files], settings.segment_bytes)
+    return []
+
+
+def mergeable_at_rest(segments: Sequence[File], settings: BuilderSettings) -> list[File]:
+    """The segments of one partition and shard to merge when nothing is written: as many of the smallest as fit, none
+    much larger than the others together, so that a row is copied each time its segment grows by a third."""
+    inputs = _fitting(sorted(segments, key=lambda file: (row_bytes(file), file.id)), settings.segment_bytes)
+    while len(inputs) > 1:
+        others = sum(row_bytes(file) for file in inputs[:-1])
+        if row_bytes(inputs[-1]) <= SETTLED_GROWTH * others:
+            return inputs
+        inputs.pop()
     return []
 
 
