@@ -373,6 +373,13 @@ async def open_shop(folder: Path) -> AsyncIterator[Shop]:
 INDEX = Index(id=IndexId(9), name="by_meaning", field_id=VECTOR, type="FAKE", metric="L2")
 
 
+async def segments(shop: Shop, count: int, replaces: bool = True) -> None:
+    """That many segments of ten rows each."""
+    for number in range(count):
+        await shop.write({number * 10 + i: 1000 + number * 10 + i for i in range(10)}, replaces=replaces)
+        await shop.seal()
+
+
 async def settle(shop: Shop) -> int:
     """Rounds of one builder until there is nothing left to do; how many tasks were done."""
     builder = shop.builder()

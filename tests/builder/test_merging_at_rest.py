@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from building import INDEX, Shop, open_shop
+from building import INDEX, Shop
 
 from mishards.builder.node import SETTLED_S
 from mishards.builder.policy import BuildIndex, Merge, choose, mergeable_at_rest
@@ -69,12 +67,6 @@ def segment(number: int, size: int) -> File:
 def a_file(number: int, **values: Any) -> File:
     known = {"id": FileId(number), "collection_id": CollectionId(1), "shard": 0, "partition_id": PartitionId(1)}
     return File(**{**known, "rows": 10, "bytes": 1, **values})
-
-
-@pytest.fixture
-async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
-    async with open_shop(tmp_path) as shop:
-        yield shop
 
 
 @pytest.mark.parametrize(

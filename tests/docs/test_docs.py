@@ -281,3 +281,15 @@ def test_the_changelog_has_this_version_or_what_comes_next() -> None:
     assert re.findall(r"^## (.*)$", text, re.MULTILINE)[0] == "[Unreleased]"
     kinds = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
     assert set(re.findall(r"^### (.*)$", text, re.MULTILINE)) <= kinds
+
+
+def test_claimed_speed_was_measured() -> None:
+    """The ratios to Milvus in the README are those of the last results: 4 clients, standalone and cluster."""
+    claimed = re.findall(r"(\d\.\d+) to (\d\.\d+) times", (ROOT / "README.md").read_text())
+    results = (ROOT / "bench/results/latest.md").read_text()
+    rows = re.findall(r"^\| QPS, nq=1, 4 workers \| \*\*(\S+)\*\* \| \*\*(\S+)\*\* \|", results, re.MULTILINE)
+
+    assert rows
+    for (least, most), measured in zip(claimed, zip(*rows, strict=True), strict=True):
+        ratios = [float(ratio) for ratio in measured]
+        assert (min(ratios), max(ratios)) == pytest.approx((float(least), float(most)), abs=0.05)

@@ -142,7 +142,7 @@ class BuilderNode:
                     self._changed.add(collection_id)
 
     def _is_settled(self, collection_id: CollectionId) -> bool:
-        """Whether the collection has not changed for a moment. An unknown one has not."""
+        """Whether the collection, as far as it is known, has not changed for a moment."""
         manifest = self._mirror.get(collection_id)
         now_s = self._clock.monotonic_s()
         if manifest is None:

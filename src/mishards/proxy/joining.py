@@ -31,7 +31,7 @@ class _Group(Generic[Q, R]):
 
 
 class Joining(Generic[Q, R]):
-    """Calls `ask` once for all that arrive with the same key in one turn, up to a total weight."""
+    """Calls `ask` once for all that come together with the same key, up to a total weight."""
 
     def __init__(self, clock: Clock, weight_max: int) -> None:
         self._clock = clock
