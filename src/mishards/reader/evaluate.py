@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from mishards.filter import Filter, compile_filter
 from mishards.index.exact import bitmap, exact_range, exact_range_at, exact_search, exact_search_at
 from mishards.model import Schema
-from mishards.ports import Matrix
+from mishards.ports import Matrix, VectorIndex
 from mishards.reader.source import Mask, Source
 from mishards.wire.hits import LARGER_IS_BETTER, Hits, best, first_hits, gather
 
@@ -130,10 +130,14 @@ def cost_s(sources: Sequence[Source], question: Question) -> float:
     nq, dim = question.queries.shape
     total = 0.0
     for source in sources:
-        if source.index(question.index_id) is not None:
-            total += nq * (INDEX_SEARCH_S + question.k * INDEX_HIT_S)
-        else:
-            total += nq * source.rows * dim / EXACT_FLOPS
+        scanned = source.rows
+        if question.index_id:
+            indexed = source.index(question.index_id) is not None
+            covered = scanned if indexed else source.interims.covered(question.field_id, question.metric, scanned)
+            scanned -= covered
+            if covered:
+                total += nq * (INDEX_SEARCH_S + question.k * INDEX_HIT_S)
+        total += nq * scanned * dim / EXACT_FLOPS
         if not question.condition.filter.is_all:
             total += source.rows * 2e-9 + 2e-4
     return total
@@ -185,7 +189,7 @@ def _nearest(
     source: Source, allowed: Mask | None, count: int, question: Question
 ) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int64]]:
     queries, k = question.queries, min(question.k, count)
-    index = source.index(question.index_id)
+    index = _index(source, question)
     if index is not None and not index.prefers_exact(count, len(queries), k, question.params):
         scores, positions = index.search(queries, k, question.params, _bits(source, allowed))
     else:
@@ -201,6 +205,13 @@ def _nearest(
         return numbers, scores, flat
     valid = flat >= 0
     return numbers[valid], scores[valid], flat[valid]
+
+
+def _index(source: Source, question: Question) -> VectorIndex | None:
+    """What to search through: the builder's index, or what stands in for it. None: exactly."""
+    if not question.index_id:
+        return None
+    return source.index(question.index_id) or source.interim(question.field_id, question.metric)
 
 
 def _in_range(

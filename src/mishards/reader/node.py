@@ -31,6 +31,7 @@ from mishards.reader.evaluate import Condition, Question, cost_s, search
 from mishards.reader.holding import Holdings
 from mishards.reader.hosted import Hosted
 from mishards.reader.loading import Loader
+from mishards.reader.nursery import Nursery
 from mishards.reader.scan import count, scan
 from mishards.reader.source import Source
 from mishards.segment.ipc import to_stream
@@ -78,6 +79,7 @@ class ReaderNode:
             node_id, storage, mirror, membership, placement, self._loader, settings.memory_bytes_max, clock
         )
         self._conditions = Conditions()
+        self._nursery = Nursery()
         self.in_flight = 0
 
     async def start(self) -> None:
@@ -87,6 +89,7 @@ class ReaderNode:
     async def stop(self) -> None:
         """Requests in flight are answered first; later ones are told to go elsewhere."""
         await self._holdings.stop()
+        await self._nursery.stop()
         await self._cache.stop()
         await asyncio.to_thread(self._search_pool.shutdown)
         await asyncio.to_thread(self._load_pool.shutdown)
@@ -103,6 +106,7 @@ class ReaderNode:
             schema = collection.schema
             question = _question(collection, request, await self._condition(request, collection))
             hits, counts = await self._search(sources, question)
+            self._tend(sources, question)
             if len(hits) <= INLINE_HITS:
                 return self._answer(request, schema, sources, hits, counts)
             return await self._in_pool(lambda: self._answer(request, schema, sources, hits, counts))
@@ -123,7 +127,13 @@ class ReaderNode:
         if cost_s(sources, question) > INLINE_S or len(question.queries) * question.k > INLINE_HITS:
             return None
         hits, counts = search(sources, question)
+        self._tend(sources, question)
         return self._answer(request, collection.schema, sources, hits, counts)
+
+    def _tend(self, sources: list[Source], question: Question) -> None:
+        if question.index_id:
+            dim = question.queries.shape[1]
+            self._nursery.tend(sources, question.field_id, question.metric, question.index_id, dim)
 
     def _answer(
         self, request: m.SearchPart, schema: Schema, sources: list[Source], hits: Hits, counts: NDArray[np.int32]
@@ -322,9 +332,11 @@ def _question(collection: Collection, request: m.SearchPart, condition: Conditio
 
 
 def _index_id(collection: Collection, request: m.SearchPart) -> int:
-    """The index definition in force, when it is of the metric asked for; else 0: search exactly."""
+    """The index definition in force, when it is of the metric asked for; else, and for FLAT, 0: search exactly."""
     index = collection.index_of(request.field_id)
-    return index.id if index is not None and index.metric == request.metric else 0
+    if index is None or index.metric != request.metric or index.type == "FLAT":
+        return 0
+    return index.id
 
 
 def _covered(sources: list[Source]) -> int:

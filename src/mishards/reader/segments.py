@@ -18,6 +18,7 @@ from mishards.index.exact import normalised
 from mishards.model import VERSION_COLUMN, Collection, File, Schema
 from mishards.ports import Matrix, VectorIndex
 from mishards.reader.deaths import Deaths
+from mishards.reader.interims import Interims
 from mishards.reader.source import MaskCache, Source
 from mishards.segment.fresh import Tombstones
 from mishards.segment.keys import KeyIndex
@@ -86,6 +87,7 @@ class HeldSegment:
         self._indexes = dict(indexes)
         self._unit_bytes = unit_bytes
         self._units: dict[int, Matrix] = {}  # kept here, so that they go when a record with an index takes over
+        self._interims = Interims()
         self._deaths = Deaths(columns.rows, dead)
 
     @property
@@ -93,7 +95,7 @@ class HeldSegment:
         """What it holds in memory, unit vectors included before they are made."""
         units = sum(unit.nbytes for unit in list(self._units.values()))  # searches add to it on other threads
         indexes = sum(index.bytes for index in self._indexes.values())
-        return max(units, self._unit_bytes) + indexes + self.columns.masks.bytes
+        return max(units, self._unit_bytes) + indexes + self._interims.bytes + self.columns.masks.bytes
 
     def apply(self, tombstones: Tombstones, version: int) -> None:
         """A tombstone batch became visible at `version`; those up to the horizon are applied already (P5)."""
@@ -118,6 +120,7 @@ class HeldSegment:
             ordered=True,
             find=lambda keys: _present(columns.key_index.find(keys)),
             masks=columns.masks,
+            interims=self._interims,
         )
 
     def _unit_vectors(self, field_id: int) -> Matrix:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from mishards.index.exact import bitmap
 from mishards.ports import Matrix, VectorIndex
+from mishards.reader.interims import Interims
 from mishards.wire.hits import key_array
 
 Mask = NDArray[np.bool_]
@@ -39,6 +40,15 @@ class Source:
     ordered: bool  # positions are in primary key order
     find: Callable[[pa.Array], NDArray[np.int64]]  # primary keys -> positions that may hold them
     masks: MaskCache
+    interims: Interims
+
+    def prepared(self, field_id: int, metric: str) -> Matrix:
+        """The vectors as exact search by the metric wants them."""
+        return (self.unit_vectors if metric == "COSINE" else self.vectors)(field_id)
+
+    def interim(self, field_id: int, metric: str) -> VectorIndex | None:
+        """What stands in for an index that is not there yet."""
+        return self.interims.over(field_id, metric, self.rows, lambda: self.prepared(field_id, metric))
 
     @cached_property
     def alive_count(self) -> int:

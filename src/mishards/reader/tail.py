@@ -20,6 +20,7 @@ from mishards.index.exact import normalised
 from mishards.model import Field, File, FileId, Schema
 from mishards.ports import Matrix, VectorIndex
 from mishards.reader.deaths import NEVER
+from mishards.reader.interims import Interims
 from mishards.reader.source import Mask, MaskCache, Source
 from mishards.segment.fresh import Tombstones
 from mishards.segment.keys import KeyIndex
@@ -133,6 +134,7 @@ class Block:
         self._files = Growing(np.int64)
         self._starts = Growing(np.int64)  # where each row's file begins
         self._masks = MaskCache()
+        self._interims = Interims()
         self._table: pa.Table | None = None
         self.chunks: dict[FileId, Chunk] = {}
         self.rows = 0
@@ -140,7 +142,7 @@ class Block:
     @property
     def bytes(self) -> int:
         columns = [*self._vectors.values(), *self._units.copy().values()]  # searches add to it on other threads
-        return sum(column.bytes for column in columns) + self._masks.bytes
+        return sum(column.bytes for column in columns) + self._masks.bytes + self._interims.bytes
 
     def add(self, file: File, rows: pa.RecordBatch) -> Chunk:
         chunk = Chunk(file, self.rows, KeyIndex(rows.column(self._schema.primary.column)))
@@ -181,6 +183,7 @@ class Block:
             ordered=len(self._batches) == 1,
             find=lambda keys: _find(chunks, keys),
             masks=self._masks,
+            interims=self._interims,
         )
 
     def _alive(self, chunks: list[Chunk], version: int) -> Mask | None:

@@ -77,6 +77,12 @@ class IndexSuite:
         assert recall(positions, truth) >= RECALL_MIN
         check_hits(scores, positions, vectors, queries, metric)
 
+    def test_a_filter_that_hides_what_is_nearest_costs_no_hits(
+        self, kind: IndexKind, index: VectorIndex, vectors: Matrix, queries: Matrix, metric: str
+    ) -> None:
+        """Where just the nearest rows are not allowed (deleted, another tenant's), the next ones are found."""
+        assert recall_behind(index, kind, vectors, queries, metric, hidden=20) >= RECALL_MIN
+
     def test_k_beyond_the_rows_returns_every_row_once(
         self, kind: IndexKind, index: VectorIndex, queries: Matrix
     ) -> None:
@@ -196,6 +202,20 @@ def recall(positions: NDArray[np.int64], truth: NDArray[np.int64]) -> float:
     """The share of the true hits that were found; 1 when there are none."""
     found = sum(len(set(a[a >= 0]) & set(b[b >= 0])) for a, b in zip(positions, truth, strict=True))
     return found / max(1, int(np.count_nonzero(truth >= 0)))
+
+
+def recall_behind(
+    index: VectorIndex, kind: IndexKind, vectors: Matrix, queries: Matrix, metric: str, hidden: int
+) -> float:
+    """The recall where a filter hides the `hidden` nearest rows of each query."""
+    rows, params, found = prepared(vectors, metric), kind.check_search({}, K), []
+    for query in queries:
+        allowed = np.ones(len(rows), bool)
+        allowed[exact_search(rows, query[None], hidden, metric)[1]] = False
+        _, positions = index.search(query[None], K, params, bitmap(allowed))
+        assert allowed[positions].all()
+        found.append(recall(positions, exact_search(rows, query[None], K, metric, bitmap(allowed))[1]))
+    return float(np.mean(found))
 
 
 def check_hits(scores: Matrix, positions: NDArray[np.int64], vectors: Matrix, queries: Matrix, metric: str) -> None:
