@@ -24,7 +24,7 @@ def rows_of(rows: int, dim: int, metric: str = "L2") -> Stored:
         (0, 20_000, 128, "L2", True),
         (200, 20_000, 128, "L2", True),
         (10_000, 20_000, 128, "L2", False),
-        (5_000, 20_000, 128, "L2", True),
+        (4_000, 20_000, 128, "L2", True),
         (3_000, 62_666, 384, "COSINE", True),
         (6_000, 62_666, 384, "COSINE", False),
         (12_000, 62_666, 384, "COSINE", False),
@@ -34,9 +34,9 @@ def rows_of(rows: int, dim: int, metric: str = "L2") -> Stored:
     ],
 )
 def test_a_narrow_filter_prefers_exact(allowed: int, rows: int, dim: int, metric: str, exact: bool) -> None:
-    """Against a walk of 64 steps of 1.4 us, widened by the filter, exact search wins when few rows are left; by cosine
+    """Against a walk of 64 steps of 2.5 us, widened by the filter, exact search wins when few rows are left; by cosine
     fewer, because they must be normalised."""
-    walk_s = min(rows, widened(64, allowed, rows)) * 1.4e-6
+    walk_s = min(rows, widened(64, 10, allowed, rows)) * 2.5e-6
 
     assert is_exact_better(walk_s, allowed, rows_of(rows, dim, metric), 1, 10) is exact
 
@@ -64,4 +64,4 @@ def test_a_loaded_index_decides_by_its_own_breadth(tmp_path: Path) -> None:
 
 def test_breadth_grows_as_the_filter_narrows() -> None:
     """Half of the rows allowed doubles the breadth; all of them leave it; none is no division by zero."""
-    assert [widened(64, allowed, 1000) for allowed in (1000, 500, 3, 0)] == [64, 104, 3735, 8058]
+    assert [widened(64, 10, allowed, 1000) for allowed in (1000, 500, 3, 0)] == [64, 91, 6496, 19487]

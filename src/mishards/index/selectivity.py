@@ -18,8 +18,8 @@ GATHER_S = 0.2e-9  # ... copied first, for matrix products and for cosines
 NORMALISE_S = 0.18e-9  # ... and normalised, for cosines
 CHOOSE_S = 0.4e-9  # a row of the segment, looked at for whether it is selected
 
-WIDENING_POWER = 0.7
-EXACT_WORTH = 1.5  # an exact answer may cost this much more: a filter that goes with the distance costs an index more
+SURELY = 3  # standard deviations
+EXACT_WORTH = 1.2  # an exact answer may cost this much more: a filter that goes with the distance costs an index more
 
 
 def exact_cost_s(count: int, rows: int, dim: int, nq: int, unit: bool) -> float:
@@ -36,7 +36,9 @@ def is_exact_better(index_s: float, count: int, stored: Stored, nq: int, k: int)
     return 2 * k >= count or cost_s < worth * index_s
 
 
-def widened(breadth: int, allowed_count: int, rows: int) -> int:
-    """The breadth of a walk (ef) that makes up for a filter: it finds about what it finds without one. The inverse of
-    the share would meet as many allowed rows as without a filter, which is more than it takes."""
-    return math.ceil(breadth * math.pow(rows / max(1, allowed_count), WIDENING_POWER))
+def widened(breadth: int, wanted: int, allowed_count: int, rows: int) -> int:
+    """The breadth of a walk (ef) that makes up for a filter: it finds about what it finds without one, and meets
+    `wanted` allowed rows nearly always, if they lie evenly."""
+    scarcity = rows / max(1, allowed_count)
+    surely = wanted + SURELY * math.sqrt(wanted)
+    return math.ceil(max(breadth * math.sqrt(scarcity), surely * scarcity))
