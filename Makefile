@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev demo run test lint format bench clean
+.PHONY: help install dev demo run test services lint sim census format bench clean
 
 help: ## list the tasks
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -47,8 +47,22 @@ lint: dev ## style, types, and who may import whom
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-test: dev lint ## everything: lint, unit tests, real processes
+test: dev lint services ## everything: lint, unit tests, real processes
 	$(BIN)/pytest
+
+services: ## MariaDB and PostgreSQL for the tests, from Debian packages where root can install them
+	@if ! { PATH="$$PATH:/usr/sbin" command -v mariadbd && ls /usr/lib/postgresql/*/bin/initdb; } >/dev/null 2>&1; then \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends mariadb-server postgresql; \
+	  else echo "MariaDB or PostgreSQL is missing: what needs it is not tested"; fi; \
+	fi
+
+sim: dev ## simulated clusters with faults: SEEDS=1000 START=0 JOBS=2, or SEED=42 to replay one with its history
+	$(BIN)/python -m mishards.testing.sim $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),1000) --start $(or $(START),0) \
+	  --jobs $(or $(JOBS),2))
+
+census: dev services ## real processes under faults, every answer checked: MINUTES=10 METADATA=sqlite|mariadb|postgresql SEED=7
+	$(BIN)/python -m tools.census --minutes $(or $(MINUTES),10) --metadata $(or $(METADATA),sqlite) --seed $(or $(SEED),7)
 
 format: dev ## rewrite the code in our style
 	$(BIN)/ruff check --fix .

@@ -81,7 +81,7 @@ class ReaderSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class WriterSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    lease_s: Seconds = 10.0  # a crashed writer's shards are free after it (P2)
+    lease_s: Seconds = 5.0  # a crashed writer's shards are free after it (P2)
     inline_bytes_max: BytesOrNone = 64 * 1024  # fresh files up to it lie in the metadata service (P3)
     queue_bytes_max: Bytes = 256 * MIB  # requests that wait for a commit, all collections
     group_bytes_max: Bytes = 64 * MIB  # of one commit
@@ -89,7 +89,10 @@ class WriterSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     seal_files: Count = 64  # ... or at that many fresh files ...
     seal_values: Count = 2 << 20  # ... or at that many numbers in vectors (a search scans them in 0.2 ms) ...
     seal_age_s: Seconds = 60.0  # ... or when the oldest is that old
-    fresh_bytes_max: Bytes = 512 * MIB  # of a shard; at 80 % writes slow down, at 100 % they are refused (P15)
+    fresh_bytes_max: Bytes = 512 * MIB  # of a shard; at 80 % writes slow down, at 100 % they are refused (P15) ...
+    fresh_files_max: Count = 1_000  # ... as at so many files of fresh rows ...
+    tombstones_max: Count = 10_000_000  # ... rows of live tombstones (each reader holds some 24 bytes of each) ...
+    segments_max: Count = 10_000  # ... or segments, of a shard
 
 
 class BuilderSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -103,7 +106,9 @@ class BuilderSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     processes: CountOrNone = 2  # that merge and build indexes at low priority; 0: threads of this one do
     interval_s: Seconds = 1.0
     task_lease_s: Seconds = 30.0
-    garbage_grace_s: SecondsOrNone = 300.0  # a removed file is deleted that long after (P12)
+    garbage_grace_s: SecondsOrNone = 300.0  # a removed file that nobody uses is deleted that long after (P12)
+    orphan_quarantine_s: SecondsOrNone = 86_400.0  # an upload that no commit can list is deleted after it (P12)
+    echo_s: Seconds = 5.0  # the metadata of what changed is written to storage so often, for `metadata rebuild` (P14)
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -306,6 +311,9 @@ def _check_together(settings: Settings) -> None:
     seal, most = settings.writer.seal_bytes, settings.writer.fresh_bytes_max
     if seal > most:
         raise SetupError(f"writer.seal_bytes = {seal} is more than writer.fresh_bytes_max = {most}")
+    if settings.builder.tombstones_max > settings.writer.tombstones_max:
+        few, many = settings.writer.tombstones_max, settings.builder.tombstones_max
+        raise SetupError(f"writer.tombstones_max = {few} is less than builder.tombstones_max = {many}")
 
 
 def _unknown(key: str, origin: str, known: Mapping[str, Any]) -> str:

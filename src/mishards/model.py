@@ -26,6 +26,7 @@ ROLES: tuple[Role, ...] = ("proxy", "reader", "writer", "builder")
 FIRST_FIELD_ID = 100  # as in Milvus; smaller ids are the system's
 DYNAMIC_FIELD = "$meta"
 VERSION_COLUMN = "$version"  # int64 column of a segment: the commit version of each row
+TS_COLUMN = "$ts"  # ... and the hybrid timestamp of that commit; 0: not known
 DEFAULT_PARTITION = "_default"
 DEFAULT_DATABASE = "default"
 
@@ -149,6 +150,7 @@ class Collection(msgspec.Struct, frozen=True, kw_only=True):
     loaded: bool = False
     replicas: int = 1
     released_partitions: tuple[PartitionId, ...] = ()  # of a loaded collection
+    origin: str = ""  # what it was restored from, for people
 
     def partition(self, name: str) -> Partition | None:
         return next((partition for partition in self.partitions if partition.name == name), None)
@@ -195,6 +197,10 @@ class File(msgspec.Struct, frozen=True, kw_only=True):
     segment_id: FileId = FileId(0)  # what placement hashes; equals `id` for a segment fresh from flush or merge
     horizon: Version = Version(0)  # every tombstone up to it is applied; ROWS: their own version
     dead: int = 0  # rows of the segment that its delete bitmap masks
+    oldest_ts: int = 0  # hybrid, of the oldest commit that one of its rows is of; 0: not known
+    newest_ts: int = 0
+    sources: tuple[FileId, ...] = ()  # the `segment_id`s of what the segment was merged or rewritten from ...
+    made: Version = Version(0)  # ... as they were at that version
     pk_min: int | str | None = None
     pk_max: int | str | None = None
     parts: tuple[Part, ...] = ()
@@ -232,6 +238,7 @@ class Delta(msgspec.Struct, frozen=True, kw_only=True):
     version: Version
     ts: int  # of the commit `version`
     head: str  # uuid of the commit `version`
+    previous: str = ""  # uuid of the commit `after`; "" where it is not known
     added: tuple[File, ...] = ()
     removed: dict[FileId, Version] = {}
     payloads: dict[FileId, bytes] = {}  # inline ones a push carries along

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
 import msgspec
@@ -49,6 +50,9 @@ class Storage(Protocol):
 
 # --------------------------------------------------------------------------------------------------------- metadata
 
+FORKED = "forked"  # detail of a CONFLICT: the metadata service has lost commits that it had acknowledged
+UNDONE = "undone"  # detail of a METADATA_UNAVAILABLE: the call has changed nothing
+
 
 class Lease(msgspec.Struct, frozen=True):
     """Ownership of a name ('shard/{collection}/{shard}', 'task/...'). The nonce is the fence (P2)."""
@@ -65,6 +69,16 @@ class Head(msgspec.Struct, frozen=True):
     collection_id: CollectionId
     version: Version
     ddl: int  # grows with each change of the definition
+    head: str = ""  # uuid of the commit `version`
+
+
+class RequestOutcome(msgspec.Struct, frozen=True):
+    """What became of a client's request: applied, by that commit (version 0: by a definition), or given up for ever."""
+
+    applied: bool
+    collection_id: CollectionId
+    version: Version
+    ts: int
 
 
 class CommitRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,6 +92,38 @@ class CommitRequest(msgspec.Struct, frozen=True, kw_only=True):
     added: tuple[File, ...] = ()
     removed: tuple[FileId, ...] = ()
     payloads: dict[FileId, bytes] = {}  # of inline files
+    follows: str = ""  # uuid of an acknowledged commit of the same collection, which must still be there
+    requests: tuple[str, ...] = ()  # ids of the clients' requests that it carries out, each once for ever
+
+
+class Pin(msgspec.Struct, frozen=True, kw_only=True):
+    """A version whose files stay (P13): a snapshot if it has neither `holder` nor end. `id` also names the frozen view
+    of the collection in plans and readers. `version`, `ts`, `definition` and `expires` are set by the store."""
+
+    id: CollectionId  # fresh
+    collection_id: CollectionId
+    name: str  # unique in its collection
+    created_ms: int
+    definition: Collection  # as it was at the version
+    description: str = ""
+    version: Version = Version(0)
+    ts: int = 0  # of the commit `version`
+    holder: CollectionId = CollectionId(0)  # the collection whose files refer to objects of this one
+    expires: bool = False
+
+
+class Import(msgspec.Struct, frozen=True, kw_only=True):
+    """A collection to be made of files that exist: `added` and `horizon` of the files stay as they are, at most
+    `version`. `pin` keeps the collection whose objects the files name, if they are not its own."""
+
+    collection: Collection
+    version: Version
+    ts: int
+    uuid: str  # of the first link of its chain
+    files: tuple[File, ...]
+    payloads: dict[FileId, bytes]
+    pin: Pin | None = None
+    pins: tuple[Pin, ...] = ()  # on itself, as they were; `files` then has those that are removed and that they need
 
 
 class MetadataStore(Protocol):
@@ -94,8 +140,9 @@ class MetadataStore(Protocol):
         ...
 
     # definitions
-    async def create_collection(self, collection: Collection) -> None:
-        """Insert it at version 0 and claim its name. UNEXPECTED when a collection or alias has that name already."""
+    async def create_collection(self, collection: Collection, request: str = "") -> None:
+        """Insert it at version 0 and claim its name. UNEXPECTED when a collection or alias has that name already.
+        `request` here and below: the id of the client's request, recorded along; CONFLICT if it has an outcome."""
         ...
 
     async def replace_collection(self, old: Collection, new: Collection) -> None:
@@ -104,11 +151,11 @@ class MetadataStore(Protocol):
         name is taken."""
         ...
 
-    async def replace_collections(self, pairs: Sequence[tuple[Collection, Collection]]) -> None:
+    async def replace_collections(self, pairs: Sequence[tuple[Collection, Collection]], request: str = "") -> None:
         """`replace_collection` of each (old, new), all or none; a name that one of them frees another may claim."""
         ...
 
-    async def drop_collection(self, collection_id: CollectionId) -> None:
+    async def drop_collection(self, collection_id: CollectionId, request: str = "") -> None:
         """Free its names; no commit succeeds any more. Idempotent."""
         ...
 
@@ -132,13 +179,55 @@ class MetadataStore(Protocol):
 
     async def commit(self, request: CommitRequest) -> Commit:
         """All or nothing, idempotent by uuid. FENCED if a lease's nonce differs, CONFLICT if a removed file is not
-        live, COLLECTION_NOT_FOUND if dropped. METADATA_UNAVAILABLE: outcome unknown, ask `find_commit`."""
+        live or one of its requests has an outcome already, or with the detail FORKED if `follows` is lost,
+        COLLECTION_NOT_FOUND if dropped. METADATA_UNAVAILABLE: this call has done nothing if its detail is UNDONE, else
+        the outcome is unknown, ask `find_commit`."""
         ...
 
     async def find_commit(self, collection_id: CollectionId, uuid: str) -> Commit | None: ...
 
     async def commits(self, collection_id: CollectionId, after: Version) -> list[Commit]:
         """The chain after a version, in order."""
+        ...
+
+    # requests of clients
+    async def find_requests(self, ids: Sequence[str]) -> dict[str, RequestOutcome]:
+        """Those of the requests that have an outcome. One whose commit is in flight has none yet."""
+        ...
+
+    async def abort_requests(self, ids: Sequence[str]) -> dict[str, RequestOutcome]:
+        """The outcome of each: what has not taken effect by now never will. Waits for commits in flight."""
+        ...
+
+    async def forget_requests(self, older_than_s: float, limit: int) -> int:
+        """Delete the oldest records of that age by the database's clock, which nobody repeats any more; how many."""
+        ...
+
+    # pins
+    async def create_pin(self, pin: Pin, ttl_s: float | None = None, base: CollectionId | None = None) -> Pin:
+        """Pin the newest version, or that of the lasting pin `base`, for ever or for a time; the pin as it is stored.
+        Idempotent by id. UNEXPECTED if the name is taken, CAPACITY_EXCEEDED, COLLECTION_NOT_FOUND, GONE (base)."""
+        ...
+
+    async def renew_pin(self, id: CollectionId, ttl_s: float) -> None:
+        """Extend a pin that has an end. GONE if it has come."""
+        ...
+
+    async def drop_pin(self, id: CollectionId) -> None:
+        """Idempotent. Its files may be collected at once."""
+        ...
+
+    async def pins(self, collection_id: CollectionId | None = None) -> list[Pin]:
+        """Those in force, the oldest first."""
+        ...
+
+    async def pinned(self, id: CollectionId) -> tuple[Pin, Delta]:
+        """A pin, and the files live at its version as a delta from nothing; `removed` is 0 in them. GONE."""
+        ...
+
+    async def import_collection(self, imported: Import) -> None:
+        """Make a collection whose chain begins at a version. Idempotent by its id. Refuses names as `create_collection`
+        does; CONFLICT when `pin` pins a version that no lasting pin keeps."""
         ...
 
     # leases
@@ -152,8 +241,14 @@ class MetadataStore(Protocol):
 
     async def release(self, name: str, nonce: str) -> None: ...
 
-    async def leases(self, prefix: str) -> list[Lease]:
-        """The unexpired leases whose name starts with the prefix."""
+    async def hand_over(self, name: str, nonce: str, to: NodeId, new_nonce: str, ttl_s: float) -> bool:
+        """Make the lease another node's, who may `acquire` it at once as his own; False if it does not hold any more.
+        Nobody knows `new_nonce`, so that nothing is committed under the lease until then."""
+        ...
+
+    async def leases(self, prefix: str, expired: bool = False) -> list[Lease]:
+        """The leases whose name starts with the prefix: those in force, or all, in which case `left_s` may be
+        negative."""
         ...
 
     # members, for discovery through the metadata service
@@ -166,11 +261,22 @@ class MetadataStore(Protocol):
     async def forget_member(self, node: NodeId) -> None: ...
 
     # garbage
-    async def removed_files(self, older_than_s: float, limit: int, kind: FileKind | None = None) -> list[File]:
-        """Records (of a kind) removed at least that long ago by the database's clock, oldest first."""
+    async def removed_files(
+        self,
+        older_than_s: float,
+        limit: int,
+        kind: FileKind | None = None,
+        needed: Mapping[CollectionId, Version] = MappingProxyType({}),
+        pinned: bool = False,
+    ) -> list[File]:
+        """Records (of a kind) removed at least that long ago by the database's clock, oldest first; of the collections
+        in `needed` only those removed at that version or before. Those that a pin needs, those of
+        dropped collections, and parts that belong to another one are left out unless `pinned`."""
         ...
 
-    async def dropped_collections(self, older_than_s: float) -> list[CollectionId]: ...
+    async def dropped_collections(self, older_than_s: float) -> list[CollectionId]:
+        """Those dropped that long ago by the database's clock whose objects no pin needs."""
+        ...
 
     async def forget_files(self, files: Sequence[FileId]) -> None: ...
 
@@ -181,6 +287,15 @@ class MetadataStore(Protocol):
     async def forget_commits(self, older_than_s: float, keep: int) -> int:
         """Delete commit records of that age, but of each collection the newest `keep`, and not all at once; how many.
         The state that they led to stays."""
+        ...
+
+    async def forget_leases(self, older_than_s: float) -> int:
+        """Delete the leases that ran out that long ago; how many. Their names are free, their nonces hold no more."""
+        ...
+
+    async def orphans(self, collection_id: CollectionId, paths: Sequence[str]) -> list[str]:
+        """Those of the collection's paths that no record names, live or removed, and none ever will: no lease has
+        their token as its nonce any more. Once true of a path, true for ever. Reads every record of the collection."""
         ...
 
 

@@ -120,12 +120,25 @@ async def test_promises_that_cannot_be_kept_are_refused(served: Served) -> None:
     """A property that would change answers is refused; unknown ones are stored and described."""
     await served.run(lambda c: c.create_collection("a", schema=rich_schema()))
 
-    with pytest.raises(MilvusException, match=r"property collection\.ttl\.seconds is not supported"):
-        await served.run(lambda c: c.alter_collection_properties("a", {"collection.ttl.seconds": 60}))
+    with pytest.raises(MilvusException, match=r"property ttl_field is not supported"):
+        await served.run(lambda c: c.alter_collection_properties("a", {"ttl_field": "x"}))
     await served.run(lambda c: c.alter_collection_properties("a", {"x": 1, "y": 2}))
     await served.run(lambda c: c.drop_collection_properties("a", ["y"]))
 
     assert (await served.run(lambda c: c.describe_collection("a")))["properties"] == {"x": "1"}
+
+
+async def test_time_to_live(served: Served) -> None:
+    """The time to live of rows is set at creation or later, described, and refused outside of Milvus' range."""
+    ttl = "collection.ttl.seconds"
+    await served.run(lambda c: c.create_collection("a", schema=rich_schema(), properties={ttl: 60}))
+    assert (await served.run(lambda c: c.describe_collection("a")))["properties"] == {ttl: "60"}
+
+    with pytest.raises(MilvusException, match=r"TTL is out of range, expect \[-1, 3155760000\], got -2"):
+        await served.run(lambda c: c.alter_collection_properties("a", {ttl: -2}))
+    await served.run(lambda c: c.alter_collection_properties("a", {ttl: 90}))
+
+    assert (await served.run(lambda c: c.describe_collection("a")))["properties"] == {ttl: "90"}
 
 
 async def test_bad_names_are_refused_in_milvus_words(served: Served) -> None:

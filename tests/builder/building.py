@@ -14,6 +14,7 @@ import pyarrow as pa
 from msgspec.structs import replace
 
 from mishards.builder.attempt import Tools
+from mishards.builder.floors import Floors
 from mishards.builder.node import BuilderNode
 from mishards.builder.pool import Pool
 from mishards.builder.workers import Workers
@@ -118,10 +119,15 @@ class Shop:
         self.index = FakeIndex()
         self.states: list[State] = [{}]  # by version
         self.announced: list[Notice] = []
+        self.floors: dict[CollectionId, Version] = {}  # that nodes report
         self._folder = folder
 
     def builder(
-        self, name: str = "b1", store: MetadataStore | None = None, settings: BuilderSettings = SETTINGS
+        self,
+        name: str = "b1",
+        store: MetadataStore | None = None,
+        settings: BuilderSettings = SETTINGS,
+        floors: Floors | None = None,
     ) -> BuilderNode:
         return BuilderNode(
             NodeId(name),
@@ -134,7 +140,11 @@ class Shop:
             self.work_dir(name),
             lambda _: self.index,
             self.announced.append,
+            floors or self._floors,
         )
+
+    async def _floors(self) -> dict[CollectionId, Version]:
+        return self.floors
 
     def work_dir(self, name: str) -> Path:
         return self._folder / "work" / name
@@ -226,7 +236,7 @@ class Shop:
         added = []
         for partition in sorted({file.partition_id for file in fresh}):
             inputs = [
-                Input(versioned(decode_rows(await self._payload(file)), file.added), partition)
+                Input(versioned(decode_rows(await self._payload(file)), file.added, file.newest_ts), partition)
                 for file in fresh
                 if file.partition_id == partition
             ]
@@ -257,6 +267,8 @@ class Shop:
             horizon=horizon,
             pk_min=made.pk_min,
             pk_max=made.pk_max,
+            oldest_ts=made.oldest_ts,
+            newest_ts=made.newest_ts,
             parts=tuple(parts),
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 from building import Shop, segments, settle
@@ -15,6 +16,7 @@ from mishards.errors import Kind, MishardsError
 from mishards.metadata.store import SqlStore
 from mishards.model import Commit, FileKind, NodeId
 from mishards.ports import CommitRequest
+from mishards.storage.file import FileStorage
 
 
 class Interrupting(SqlStore):
@@ -178,3 +180,31 @@ async def test_tombstones_that_are_needed(shop: Shop) -> None:
             await drop_tombstones(attempt, task)
 
     assert await shop.live(FileKind.TOMBSTONES) == [needed]
+
+
+class Full(FileStorage):
+    """A storage without room for new objects."""
+
+    def __init__(self, storage: FileStorage) -> None:
+        self.__dict__.update(storage.__dict__)
+
+    async def put_file(self, path: str, source: Path) -> None:
+        raise MishardsError(Kind.STORAGE_UNAVAILABLE, f"'{path}': No space left on device (os error 28)")
+
+
+async def test_storage_without_room(shop: Shop) -> None:
+    """A task whose uploads find no room rests, and is done once there is room: nothing is lost meanwhile."""
+    await segments(shop, 3, replaces=False)
+    roomy, shop.storage = shop.storage, Full(shop.storage)
+    builder = shop.builder()
+    await settle(shop)  # what needs no room
+    assert await builder.step() == 0
+    shop.storage = roomy
+    assert len(await shop.live(FileKind.SEGMENT)) == 3
+    await shop.check()
+
+    shop.clock.advance(100.0)
+    await settle(shop)
+
+    assert len(await shop.live(FileKind.SEGMENT)) == 1
+    await shop.check()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 from building import INDEX, SETTINGS, Shop, open_shop, settle
@@ -13,8 +14,9 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from mishards.builder.collecting import FILES_MAX, REMOVED_MAX, collectable_paths
+from mishards.errors import Kind, MishardsError
 from mishards.metadata.store import SqlStore
-from mishards.model import CollectionId, File, FileId, FileKind, Part
+from mishards.model import CollectionId, File, FileId, FileKind, Part, Version
 from mishards.ports import CommitRequest
 
 AT_ONCE = replace(SETTINGS, garbage_grace_s=0.0)
@@ -63,8 +65,15 @@ class OneExpired(SqlStore):
         self.__dict__.update(store.__dict__)
         self._expired = expired
 
-    async def removed_files(self, older_than_s: float, limit: int, kind: FileKind | None = None) -> list[File]:
-        removed = await super().removed_files(0.0, limit, kind)
+    async def removed_files(
+        self,
+        older_than_s: float,
+        limit: int,
+        kind: FileKind | None = None,
+        needed: Mapping[CollectionId, Version] = MappingProxyType({}),
+        pinned: bool = False,
+    ) -> list[File]:
+        removed = await super().removed_files(0.0, limit, kind, needed, pinned)
         return [file for file in removed if file.id == self._expired.id or limit == REMOVED_MAX]
 
 
@@ -111,6 +120,60 @@ async def test_grace(shop: Shop) -> None:
     await shop.builder().collect()
 
     assert await shop.storage.list("") == before
+
+
+async def test_a_layout_in_use_keeps_its_files(shop: Shop) -> None:
+    """What was removed after the oldest layout in use stays, however long ago; what was removed up to it goes (P12)."""
+    await churn(shop)
+    removals = sorted({file.removed for file in await shop.store.removed_files(0.0, 100)})
+    floor = removals[len(removals) // 2]
+    shop.floors[shop.collection.id] = floor
+
+    await shop.builder(settings=AT_ONCE).collect()
+
+    left = await shop.store.removed_files(0.0, 100)
+    assert sorted({file.removed for file in left}) == [version for version in removals if version > floor]
+    needed = {part.path for file in left for part in file.parts if part.path}
+    assert needed <= set(await shop.storage.list(""))
+
+    shop.floors[shop.collection.id] = removals[-1]
+    await shop.builder(settings=AT_ONCE).collect()
+    assert set(await shop.storage.list("")) == await referenced(shop)
+
+
+async def test_files_in_use_hold_up_no_others(shop: Shop) -> None:
+    """More files in use than are collected at once do not keep the garbage behind them."""
+    used = tuple(replace(record(id, {""}), collection_id=shop.collection.id) for id in range(1, FILES_MAX + 6))
+    first = CommitRequest(collection_id=shop.collection.id, uuid="many", kind="write", now_ms=1, added=used)
+    await shop.store.commit(first)
+    await shop.store.commit(replace(first, uuid="gone", added=(), removed=tuple(file.id for file in used)))
+    other = replace(shop.collection, id=CollectionId(2), name="other")
+    await shop.store.create_collection(other)
+    free = replace(record(5_000, {""}), collection_id=other.id)
+    await shop.store.commit(replace(first, collection_id=other.id, uuid="one", added=(free,)))
+    await shop.store.commit(replace(first, collection_id=other.id, uuid="none", added=(), removed=(free.id,)))
+    shop.floors[shop.collection.id] = Version(1)
+
+    assert await shop.builder(settings=AT_ONCE).collect() == 1
+
+    assert len(await shop.store.removed_files(0.0, 10_000)) == len(used)
+
+
+async def test_a_silent_node_keeps_removed_files(shop: Shop) -> None:
+    """While a live node does not tell what it uses no removed file goes, and dropped collections do."""
+    await churn(shop)
+    before = set(await shop.storage.list(""))
+
+    async def silent() -> dict[CollectionId, Version]:
+        raise MishardsError(Kind.UNAVAILABLE, "node n1 does not tell which layouts it uses")
+
+    collector = shop.builder(settings=AT_ONCE, floors=silent)
+    await collector.collect()
+    assert set(await shop.storage.list("")) == before
+
+    await shop.store.drop_collection(shop.collection.id)
+    await collector.collect()
+    assert await shop.storage.list("") == []
 
 
 async def test_shared_with_a_younger_record(shop: Shop) -> None:

@@ -14,7 +14,8 @@ from structlog.testing import capture_logs
 from mishards.clock import FakeClock, SystemClock
 from mishards.errors import Kind, MishardsError
 from mishards.metadata.deltas import delta_of, stamp
-from mishards.metadata.mirror import Manifest, Mirror
+from mishards.metadata.manifest import Manifest
+from mishards.metadata.mirror import Mirror
 from mishards.metadata.payloads import PayloadCache
 from mishards.metadata.store import SqlStore, open_store
 from mishards.model import Collection, CollectionId, Commit, Delta, File, FileId, FileKind, Version
@@ -58,6 +59,8 @@ class Door:
             raise MishardsError(Kind.METADATA_UNAVAILABLE, "shut")
         answer = await call()
         await self.free.wait()
+        if self.down:
+            raise MishardsError(Kind.METADATA_UNAVAILABLE, "shut meanwhile")
         return answer
 
 
@@ -187,7 +190,7 @@ async def test_pushes_are_applied_in_order_only(mirror: Mirror, door: Door) -> N
     manifest = books(mirror)
     assert (manifest.version, manifest.ts, manifest.head) == (3, third.ts, "u3")
     assert {id: file.removed for id, file in manifest.files.items()} == {1: 3, 2: 0, 3: 3, 4: 0}
-    assert manifest.files[FileId(4)] == stamp(a_file(4, FileKind.SEGMENT), Version(3))
+    assert manifest.files[FileId(4)] == stamp(a_file(4, FileKind.SEGMENT), Version(3), third.ts)
     assert door.calls == []
 
 
@@ -289,6 +292,25 @@ async def test_an_outage_keeps_the_view_and_heals(door: Door, mirror: Mirror, cl
         await until(lambda: books(mirror).version == 3)
 
     assert [entry["log_level"] for entry in logs] == ["warning", "info"]
+
+
+async def test_a_round_that_fails_late_keeps_nobody_waiting(mirror: Mirror, door: Door) -> None:
+    """Those who asked while it hung are told with it, and the mirror says that the service is lost until it is not."""
+    door.free.clear()
+    first = asyncio.create_task(mirror.refresh())
+    await until(lambda: door.calls == ["heads"])
+    later = asyncio.create_task(mirror.refresh())
+    await asyncio.sleep(0)
+
+    door.down = True
+    door.free.set()
+    await refused(Kind.METADATA_UNAVAILABLE, first)
+    await refused(Kind.METADATA_UNAVAILABLE, later)
+    assert mirror.lost
+
+    door.down = False
+    await mirror.refresh()
+    assert not mirror.lost
 
 
 async def test_the_slow_poll_needs_no_push(door: Door) -> None:

@@ -8,12 +8,22 @@ from typing import Any
 import pytest
 
 from mishards.errors import Kind, MishardsError
-from mishards.metadata.mirror import Manifest
+from mishards.metadata.manifest import Manifest
 from mishards.model import Collection, Partition, PartitionId
 from mishards.proxy.catalog import Catalog, readable_partitions
 from mishards.testing.metadata_records import a_collection, refused
 
 PARTITIONS = (Partition(PartitionId(1), "_default", 1), Partition(PartitionId(2), "north", 1))
+
+
+class FakeViews:
+    """Snapshots of any collection."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, Manifest] = {}
+
+    async def find(self, collection_id: int, name: str, fresh: bool = False) -> Manifest | None:
+        return self.known.get(name)
 
 
 class FakeMirror:
@@ -24,6 +34,7 @@ class FakeMirror:
         self.news: Callable[[], None] = lambda: None
         self.refreshed = 0
         self.failure: MishardsError | None = None
+        self.pinned = FakeViews()
 
     def find(self, database: str, name: str) -> Manifest | None:
         return self.known.get(name)
@@ -100,13 +111,13 @@ async def test_what_nobody_has_is_refused_after_one_question() -> None:
 
 
 async def test_during_an_outage_the_last_view_answers() -> None:
-    """P14: what was known is still found, what was not is not."""
+    """P14: what was known is still found; whether there is anything else nobody can tell."""
     mirror = FakeMirror()
     mirror.put(loaded=True)
     mirror.failure = MishardsError(Kind.METADATA_UNAVAILABLE, "down")
 
     assert (await catalog_of(mirror).fresh("default", "books")).collection.name == "books"
-    await refused(Kind.COLLECTION_NOT_FOUND, catalog_of(mirror).known("default", "films"))
+    await refused(Kind.METADATA_UNAVAILABLE, catalog_of(mirror).known("default", "films"))
 
 
 async def test_after_a_refusal_a_dropped_or_released_collection_is_named_as_such() -> None:
@@ -140,3 +151,22 @@ def test_without_names_all_loaded_partitions_are_read() -> None:
 
     assert readable_partitions(collection, ()) == {2}
     assert readable_partitions(collection, ("north", "north")) == {2}
+
+
+async def test_a_snapshot_is_read_under_its_own_name() -> None:
+    """`books@monday` is the frozen view, loaded or not; an unknown one is not found."""
+    mirror = FakeMirror()
+    mirror.put(loaded=False)
+    view = Manifest(a_collection(9, "books@monday", partitions=PARTITIONS, loaded=True), frozen=True)
+    mirror.pinned.known["monday"] = view
+    catalog = catalog_of(mirror)
+
+    assert await catalog.loaded("default", "books@monday", ("north",)) is view
+    assert await catalog.fresh("default", "books@monday") is view
+    assert await catalog.recheck(view, "books@monday") is view
+    await refused(Kind.PARTITION_NOT_FOUND, catalog.loaded("default", "books@monday", ("south",)))
+    for call in (catalog.loaded("default", "books@never"), catalog.fresh("default", "films@monday")):
+        await refused(Kind.COLLECTION_NOT_FOUND, call)
+    await refused(Kind.PARAMETER_INVALID, catalog.known("default", "books@monday"))
+    del mirror.pinned.known["monday"]
+    await refused(Kind.COLLECTION_NOT_FOUND, catalog.recheck(view, "books@monday"))

@@ -12,7 +12,8 @@ from test_catalog import FakeMirror
 
 from mishards.clock import FakeClock
 from mishards.errors import Kind, MishardsError
-from mishards.model import Collection, DataType, Field, FieldId, Schema
+from mishards.model import Collection, CollectionId, DataType, Field, FieldId, Schema, Version
+from mishards.ports import RequestOutcome
 from mishards.proxy.catalog import Catalog
 from mishards.proxy.requests import DeleteRequest, RowsRequest
 from mishards.proxy.writing import Writing
@@ -35,24 +36,26 @@ def schema(auto_id: bool = False) -> Schema:
 
 
 class FakeWriters:
-    """Two owners: of shard 0, and of the others. The first call to each may be said to be a repetition."""
+    """Two owners: of shard 0, and of the others."""
 
     def __init__(self, clock: FakeClock) -> None:
         self._clock = clock
         self.requests: list[WriteRequest] = []
         self.dropped: set[int] = set()  # collections
-        self.retried = False
+        self.failures: list[MishardsError | None] = []  # one a call
 
     async def ask_owners(
-        self, collection_id: int, shards: Sequence[int], call: Callable[..., Awaitable[WriteReply]], deadline_s: float
+        self, collection: Collection, shards: Sequence[int], call: Callable[..., Awaitable[WriteReply]], ends_s: float
     ) -> list[WriteReply]:
         owners = [[shard for shard in shards if shard == 0], [shard for shard in shards if shard > 0]]
-        left_s = deadline_s - self._clock.monotonic_s()
-        return [await call(self, mine, self.retried, left_s) for mine in owners if mine]
+        left_s = ends_s - self._clock.monotonic_s()
+        return [await call(self, mine, left_s) for mine in owners if mine]
 
     async def write(self, request: WriteRequest) -> WriteReply:
         if request.collection_id in self.dropped:
             raise MishardsError(Kind.COLLECTION_NOT_FOUND, "dropped")
+        if self.failures and (failure := self.failures.pop(0)) is not None:
+            raise failure
         self.requests.append(request)
         return WriteReply(len(self.requests), 1000 + len(self.requests))
 
@@ -73,6 +76,22 @@ class FakeQuerying:
         return self._mirror.known["books"].collection, pa.array(self._keys, pa.int64()), 41
 
 
+class FakeStore:
+    """Knows what became of the parts of shards `written`."""
+
+    def __init__(self) -> None:
+        self.written: set[int] = set()
+        self.down = False
+        self.aborted: list[str] = []
+
+    async def abort_requests(self, ids: Sequence[str]) -> dict[str, RequestOutcome]:
+        if self.down:
+            raise MishardsError(Kind.METADATA_UNAVAILABLE, "down")
+        self.aborted += ids
+        done = {id: int(id.rpartition("/")[2]) in self.written for id in ids}
+        return {id: RequestOutcome(it_is, CollectionId(1), Version(3), 3003 * it_is) for id, it_is in done.items()}
+
+
 class FakeIds:
     async def take(self, count: int) -> int:
         return 7000
@@ -85,7 +104,8 @@ class Case:
         self.put(schema=schema(auto_id))
         self.writers = FakeWriters(self.clock)
         mirror: Any = self.mirror
-        parts: list[Any] = [FakeQuerying(self.mirror, selected), self.writers, FakeIds()]
+        self.store = FakeStore()
+        parts: list[Any] = [FakeQuerying(self.mirror, selected), self.writers, FakeIds(), self.store]
         self.writing = Writing(Catalog(mirror), *parts, self.clock)
 
     def put(self, **changes: Any) -> None:
@@ -140,21 +160,18 @@ async def test_every_row_goes_to_the_shard_of_its_key(rows: int) -> None:
 
     assert case.written() == {key: [2 * key, 2 * key + 1] for key in range(rows)}
     assert len(case.writers.requests) == min(rows, 2)
-    assert len({request.request_id for request in case.writers.requests}) == len(case.writers.requests)
+    assert len({request.request_id for request in case.writers.requests}) == 1
     assert (done.count, done.ts, list(done.keys)) == (rows, 1000 + len(case.writers.requests), list(range(rows)))
 
 
-@pytest.mark.parametrize(
-    ("auto_id", "retried", "replaces"), [(False, False, True), (True, False, False), (True, True, True)]
-)
-async def test_rows_replace_older_ones_unless_their_keys_are_new(auto_id: bool, retried: bool, replaces: bool) -> None:
-    """Generated keys are new, but not in a repetition, which may find what the first call wrote."""
+@pytest.mark.parametrize("auto_id", [False, True])
+async def test_rows_replace_older_ones_unless_their_keys_are_new(auto_id: bool) -> None:
+    """Generated keys are new, also in a repetition, which takes effect only where the first call did not."""
     case = Case(auto_id=auto_id)
-    case.writers.retried = retried
 
     await case.write("insert", None if auto_id else range(10), 10)
 
-    assert {request.replaces for request in case.writers.requests} == {replaces}
+    assert {request.replaces for request in case.writers.requests} == {not auto_id}
 
 
 async def test_an_upsert_with_generated_keys_deletes_the_old_and_writes_new_ones() -> None:
@@ -270,3 +287,58 @@ async def test_rows_come_sorted_and_each_key_once() -> None:
     for part in case.writers.parts:
         keys = decode_rows(part.rows).column("100").to_pylist()
         assert keys == sorted(set(keys))
+
+
+def late() -> MishardsError:
+    return MishardsError(Kind.DEADLINE, "no answer in time")
+
+
+async def test_a_write_whose_answers_are_lost_succeeds_if_it_was_written() -> None:
+    """The metadata service is asked, and the client never hears of it."""
+    case = Case()
+    case.writers.failures = [late()]
+    case.store.written = {0, 1, 2}
+
+    assert (await case.write("insert", range(50), 50)).ts == 3003
+
+
+async def test_a_write_that_was_not_done_never_will_be() -> None:
+    """Its parts are given up, so that what is still on its way is refused, and the error says so."""
+    case = Case()
+    case.writers.failures = [late()]
+
+    error = await refused(Kind.DEADLINE, case.write("insert", range(50), 50))
+
+    assert error.message == "no answer in time; nothing was written"
+    assert [id.rpartition("/")[2] for id in case.store.aborted] == ["0", "1", "2"]
+
+
+async def test_a_write_that_was_done_in_part_says_so() -> None:
+    """Owners commit for themselves: the error names the shards whose rows were written."""
+    case = Case()
+    case.writers.failures = [None, MishardsError(Kind.STORAGE_UNAVAILABLE, "no storage")]
+    case.store.written = {0}
+
+    error = await refused(Kind.STORAGE_UNAVAILABLE, case.write("insert", range(50), 50))
+
+    assert error.message == "no storage; only its rows in shards [0] were written"
+
+
+async def test_without_the_metadata_service_the_outcome_stays_unknown() -> None:
+    """The error does not pretend otherwise."""
+    case = Case()
+    case.writers.failures = [late()]
+    case.store.down = True
+
+    error = await refused(Kind.DEADLINE, case.write("insert", [1], 1))
+
+    assert error.message == "no answer in time; whether it was written is not known"
+
+
+async def test_a_refusal_of_everything_needs_no_question() -> None:
+    """What one owner refused for a known reason was not written; a client that is slowed down will come again."""
+    for kind in (Kind.SCHEMA_MISMATCH, Kind.RATE_LIMIT):
+        case = Case()
+        case.writers.failures = [MishardsError(kind, "no")]
+        await refused(kind, case.write("insert", [1], 1))
+        assert case.store.aborted == []

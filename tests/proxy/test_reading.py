@@ -10,7 +10,7 @@ import pytest
 
 from mishards.clock import FakeClock
 from mishards.errors import Kind, MishardsError
-from mishards.metadata.mirror import Manifest
+from mishards.metadata.manifest import Manifest
 from mishards.model import Consistency, File, FileKind, Partition, PartitionId, Version
 from mishards.proxy.catalog import Catalog
 from mishards.proxy.readers import Readers
@@ -31,6 +31,7 @@ class FakeRouter:
 class FakeMirror:
     def __init__(self, clock: FakeClock, manifest: Manifest) -> None:
         self.observed_s = clock.monotonic_s()
+        self.lost = False
         self.named = {"books": manifest}
         self.news: Callable[[], None] = lambda: None
 
@@ -178,3 +179,16 @@ async def test_what_does_not_change_is_planned_once() -> None:
     case.manifest.files[2] = p.fresh(2, added=2)  # type: ignore[index]
     case.manifest.version = Version(2)
     assert await case.ask() == {1, 2}
+
+
+async def test_layouts_in_use() -> None:
+    """While a request is under way the oldest layout that its plans may use is told, and no longer (P12)."""
+    case = Case(p.fresh(1, added=1, removed=2), p.segment(2, added=2))
+    case.manifest.oldest = Version(1)
+
+    with case.path.using(case.manifest), case.path.using(case.manifest):
+        case.manifest.oldest = Version(2)
+        with case.path.using(case.manifest):
+            assert case.path.layouts_in_use() == {case.manifest.collection.id: 1}
+
+    assert case.path.layouts_in_use() == {}

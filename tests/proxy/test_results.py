@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 
 from mishards.clock import SystemClock
 from mishards.errors import Kind
-from mishards.metadata.mirror import Manifest
+from mishards.metadata.manifest import Manifest
 from mishards.model import FieldId, Index, IndexId, NodeId, Version
 from mishards.proxy.plan import Plan
 from mishards.proxy.querying import Querying
@@ -77,6 +78,9 @@ class FakeReadPath:
 
     async def reach(self, request: Any) -> Reached:
         return Reached(Manifest(a_collection(loaded=True, indexes=(INDEX,))), 10.0)
+
+    def using(self, manifest: Manifest) -> AbstractContextManager[None]:
+        return nullcontext()
 
     async def ask(self, request: Any, reached: Reached, ask: Any) -> tuple[Plan, list[PartAnswer[Any]]]:
         parts = [PartAnswer(NodeId(str(number)), answer) for number, answer in enumerate(self._answers)]

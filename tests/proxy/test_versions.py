@@ -8,7 +8,7 @@ import pytest
 
 from mishards.clock import FakeClock
 from mishards.errors import Kind, MishardsError
-from mishards.metadata.mirror import Manifest
+from mishards.metadata.manifest import Manifest
 from mishards.model import Consistency
 from mishards.proxy.versions import Versions
 from mishards.testing.metadata_records import a_collection
@@ -19,6 +19,7 @@ class FakeMirror:
         self.observed_s = clock.monotonic_s()
         self.refreshed = 0
         self.down = False
+        self.lost = False
 
     async def refresh(self) -> None:
         self.refreshed += 1
@@ -84,3 +85,14 @@ async def test_during_an_outage_only_what_cannot_be_kept_fails() -> None:
         with pytest.raises(MishardsError) as caught:
             await case.asks(level, guarantee_ts)
         assert caught.value.kind is Kind.METADATA_UNAVAILABLE
+
+
+async def test_a_known_outage_costs_a_bounded_search_nothing() -> None:
+    """It does not ask what did not answer a moment ago; Strong does."""
+    case = Case()
+    case.mirror.down = case.mirror.lost = True
+    case.clock.advance(1000)
+
+    assert not await case.asks(Consistency.BOUNDED)
+    with pytest.raises(MishardsError):
+        await case.asks(Consistency.STRONG)

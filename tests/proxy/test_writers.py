@@ -10,10 +10,13 @@ import pytest
 
 from mishards.clock import FakeClock
 from mishards.errors import Kind, MishardsError
-from mishards.model import CollectionId, NodeId
+from mishards.model import Collection, CollectionId, NodeId, Schema
 from mishards.proxy.writers import Writers
+from mishards.wire.ownership import Ownership
 
-COLLECTION = CollectionId(1)
+COLLECTION = Collection(
+    id=CollectionId(1), name="books", schema=Schema(fields=()), created_ts=1, updated_ts=1, shards=2
+)
 
 
 class FakeWriter:
@@ -23,10 +26,10 @@ class FakeWriter:
         self.name = name
         self._owners = owners
         self.failures: list[MishardsError] = []
-        self.asked: list[tuple[tuple[int, ...], bool]] = []
+        self.asked: list[tuple[int, ...]] = []
 
-    def take(self, shards: Sequence[int], retried: bool) -> list[tuple[str, int]]:
-        self.asked.append((tuple(shards), retried))
+    def take(self, shards: Sequence[int]) -> list[tuple[str, int]]:
+        self.asked.append(tuple(shards))
         if self.failures:
             raise self.failures.pop(0)
         for shard in shards:
@@ -52,20 +55,20 @@ class Case:
         self.writers = {name: FakeWriter(name, self.owners) for name in "ab"}
         self.membership = p.FakeMembership(p.member("a", "writer"), p.member("b", "writer"))
         self.clock = FakeClock()
-        parts: list[Any] = [self.membership, p.FakePeers(**self.writers), FakeRouter()]
+        parts: list[Any] = [self.membership, p.FakePeers(**self.writers), Ownership(FakeRouter())]
         self.found = Writers(*parts, self.clock)
 
     async def ask(self, left_s: float = 1.0) -> list[tuple[str, int]]:
-        async def call(writer: Any, shards: Sequence[int], retried: bool, left_s: float) -> list[tuple[str, int]]:
+        async def call(writer: Any, shards: Sequence[int], left_s: float) -> list[tuple[str, int]]:
             self.clock.advance(0.01)
-            taken: list[tuple[str, int]] = writer.take(shards, retried)
+            taken: list[tuple[str, int]] = writer.take(shards)
             return taken
 
         deadline_s = self.clock.monotonic_s() + left_s
         replies = await self.found.ask_owners(COLLECTION, sorted(self.owners), call, deadline_s)
         return sorted(pair for reply in replies for pair in reply)
 
-    def asked(self, name: str) -> list[tuple[tuple[int, ...], bool]]:
+    def asked(self, name: str) -> list[tuple[int, ...]]:
         return self.writers[name].asked
 
 
@@ -80,8 +83,8 @@ async def test_the_writer_says_who_owns_a_shard() -> None:
     assert await case.ask() == [("b", 0)]
     assert await case.ask() == [("b", 0)]
 
-    assert case.asked("a") == [((0,), False)]
-    assert case.asked("b") == [((0,), False), ((0,), False)]
+    assert case.asked("a") == [(0,)]
+    assert case.asked("b") == [(0,), (0,)]
 
 
 async def test_shards_of_one_owner_travel_together() -> None:
@@ -89,7 +92,7 @@ async def test_shards_of_one_owner_travel_together() -> None:
     case = Case(s0="a", s1="a")
 
     assert await case.ask() == [("a", 0), ("a", 1)]
-    assert case.asked("a") == [((0, 1), False)]
+    assert case.asked("a") == [(0, 1)]
 
 
 async def test_shards_of_several_owners_are_told_apart() -> None:
@@ -100,28 +103,24 @@ async def test_shards_of_several_owners_are_told_apart() -> None:
         writer.asked.clear()
 
     assert await case.ask() == [("a", 0), ("b", 1)]
-    assert (case.asked("a"), case.asked("b")) == ([((0,), False)], [((1,), False)])
+    assert (case.asked("a"), case.asked("b")) == ([(0,)], [(1,)])
 
 
-async def test_after_a_lost_answer_the_repetition_says_so() -> None:
-    """What was written may lie there already, so the rows must replace themselves."""
+async def test_after_a_lost_answer_the_request_is_repeated() -> None:
+    """The writer knows by its id whether it was done."""
     case = Case(s0="a")
     case.writers["a"].failures = [lost()]
 
-    await case.ask()
+    assert await case.ask() == [("a", 0)]
+    assert case.asked("a") == [(0,), (0,)]
 
-    assert case.asked("a") == [((0,), False), ((0,), True)]
 
+async def test_shards_that_moved_together_stay_together() -> None:
+    """What another owner has all of is one call and so one commit (I10)."""
+    case = Case(s0="b", s1="b")
 
-async def test_after_a_lost_answer_every_repetition_says_so_also_when_the_shards_part() -> None:
-    """The first call may have written all shards; those that are asked for alone later must not be doubled (I6)."""
-    case = Case(s0="a", s1="b")
-    case.writers["a"].failures = [lost()]
-
-    await case.ask()
-
-    later = case.asked("a")[1:] + case.asked("b")
-    assert [retried for _, retried in later] == [True] * len(later)
+    assert await case.ask() == [("b", 0), ("b", 1)]
+    assert (case.asked("a"), case.asked("b")) == ([(0, 1)], [(0, 1)])
 
 
 async def test_a_writer_that_left_is_replaced() -> None:

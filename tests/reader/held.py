@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from mishards.errors import Kind, MishardsError
-from mishards.metadata.mirror import Manifest
+from mishards.metadata.manifest import Manifest
 from mishards.model import (
     VERSION_COLUMN,
     Collection,
@@ -116,6 +116,18 @@ def segment(
     return HeldSegment(record, columns, mask, indexes or {}, unit_bytes)
 
 
+class FakeViews:
+    """Views of pins: those in `stored` are known once they are loaded."""
+
+    def __init__(self, known: dict[CollectionId, Manifest]) -> None:
+        self._known = known
+        self.stored: dict[int, Manifest] = {}
+
+    async def load(self, id: CollectionId) -> None:
+        if id in self.stored:
+            self._known[id] = self.stored[id]
+
+
 class FakeMirror:
     """The part of the mirror that readers use. `news` is what a refresh brings."""
 
@@ -126,6 +138,7 @@ class FakeMirror:
         self.news: Callable[[], None] = lambda: None
         self.failure: MishardsError | None = None
         self.listeners: list[Callable[[CollectionId], None]] = []
+        self.pinned = FakeViews(self._manifests)
 
     def get(self, collection_id: CollectionId) -> Manifest | None:
         return self._manifests.get(collection_id)

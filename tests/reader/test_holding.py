@@ -10,7 +10,7 @@ import numpy as np
 
 from mishards.clock import FakeClock
 from mishards.model import FileKind, Index, IndexId, Part
-from mishards.reader.holding import KEEP_UNPLACED_S, Holdings
+from mishards.reader.holding import KEEP_FROZEN_S, KEEP_UNPLACED_S, Holdings
 from mishards.reader.segments import HeldSegment, unit_bytes
 from mishards.wire.placement import file_key
 
@@ -183,6 +183,26 @@ async def test_a_released_collection_is_let_go() -> None:
 
     state = await reader.holdings.ready(epoch, 60, 0)
     assert state.files == {}
+
+
+async def test_a_frozen_view_is_loaded_when_asked_for() -> None:
+    """Nothing of a snapshot is loaded ahead; what requests have loaded is let go some time after the last one."""
+    house = h.House()
+    segment = house.flush([(row, 1) for row in h.rows([1])])
+    house.manifest.frozen = True
+    reader = Reader(house)
+
+    await reader.follow()
+    assert house.loader.loads == []
+    await reader.holdings.load(reader.holdings.hosted(house.manifest.collection.id), [segment])
+    reader.clock.advance(KEEP_FROZEN_S)
+    reader.holdings.hosted(house.manifest.collection.id)
+    reader.clock.advance(KEEP_FROZEN_S)
+    await reader.follow()
+    assert reader.held == (segment.id,)
+    reader.clock.advance(1.0)
+    await reader.follow()
+    assert reader.held == ()
 
 
 async def test_nothing_is_loaded_ahead_beyond_the_memory() -> None:

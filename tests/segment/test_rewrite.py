@@ -8,7 +8,7 @@ import pytest
 from segment_rows import NAME, PK, VECTOR, batch, table
 
 from mishards.errors import Kind, MishardsError
-from mishards.model import VERSION_COLUMN
+from mishards.model import TS_COLUMN, VERSION_COLUMN
 from mishards.segment.fresh import tombstones_of
 from mishards.segment.rewrite import Input, live_table, versioned
 
@@ -69,3 +69,17 @@ def test_two_live_rows_of_a_key_are_refused() -> None:
         live_table(inputs, [], PK)
 
     assert raised.value.kind is Kind.INTERNAL
+
+
+def test_expired_rows_are_left_out() -> None:
+    """Rows of a timestamp up to the cutoff go, those of an unknown one stay, and what is kept keeps its timestamp."""
+    inputs = [
+        Input(versioned(batch([1, 2], ["old", "old"]), 4, ts=400), 9),
+        Input(versioned(batch([3], ["new"]), 5, ts=500), 9),
+        Input(table([4], [3], ["unknown"]), 9),
+    ]
+
+    live = live_table(inputs, [], PK, expired_ts=400)
+
+    assert live.column(PK).to_pylist() == [3, 4]
+    assert live.column(TS_COLUMN).to_pylist() == [500, 0]

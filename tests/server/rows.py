@@ -43,13 +43,13 @@ async def create(proxy: ProxyService, *, shards: int = 1, metric: str = "L2", re
     await proxy.define(d.LoadCollection(**named, replicas=replicas))
 
 
-async def write(proxy: ProxyService, rows: Sequence[Mapping[str, Any]]) -> Mutation:
+async def write(proxy: ProxyService, rows: Sequence[Mapping[str, Any]], collection: str = NAME) -> Mutation:
     columns = {
         "id": Column(np.array([row["id"] for row in rows], np.int64)),
         "number": Column(np.array([row["number"] for row in rows], np.int64)),
         "vector": Column(np.array([row["vector"] for row in rows], np.float32)),
     }
-    return await proxy.write(RowsRequest(kind="upsert", collection=NAME, columns=columns, rows=len(rows)))
+    return await proxy.write(RowsRequest(kind="upsert", collection=collection, columns=columns, rows=len(rows)))
 
 
 async def delete(proxy: ProxyService, expression: str) -> Mutation:

@@ -162,7 +162,6 @@ LATER = {
     "group by": Case(_search(group_by_field="kind"), "(?i)group", UNSUPPORTED),
     "add a field": Case(lambda c: c.add_collection_field(NAME, "more", DataType.INT64, nullable=True), "", UNSUPPORTED),
     "users": Case(lambda c: c.create_user("someone", "Password1!"), "", UNSUPPORTED),
-    "snapshots": Case(lambda c: c.create_snapshot("now", NAME), "", UNSUPPORTED),
     "array field": Case(lambda c: _create_array(c), r"(?i)array", (*UNSUPPORTED, 65535)),
 }
 

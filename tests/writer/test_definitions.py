@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
-from writer_house import House, Writer, delete, insert
+from writer_house import SCHEMA, House, Writer, delete, insert
 
 from mishards.errors import Kind, MishardsError
 from mishards.model import Collection, FileKind
@@ -76,7 +76,7 @@ async def test_a_moved_alias_survives_a_lost_race(house: House) -> None:
         books, films = await writer.create(), await writer.create(name="films")
         await writer.define(d.CreateAlias(database="default", collection="books", alias="best"))
 
-        async def race(pairs: Sequence[tuple[Collection, Collection]]) -> None:
+        async def race(pairs: Sequence[tuple[Collection, Collection]], request: str) -> None:
             writer.store.replace_collections = writer.store.inner.replace_collections
             await writer.store.inner.replace_collection(films, replace(films, updated_ts=films.updated_ts + 1))
             with pytest.raises(MishardsError):
@@ -162,3 +162,38 @@ async def test_a_definition_fails_at_once_without_the_metadata_service(house: Ho
             await writer.create()
         assert refused.value.kind is Kind.METADATA_UNAVAILABLE
         assert refused.value.retryable
+
+
+@pytest.mark.parametrize("lost", ["rename", "drop", "create"])
+async def test_a_repeated_definition_takes_effect_once(house: House, lost: str) -> None:
+    """The same request at another writer, after its answer was lost and others went on: nothing is undone."""
+    definitions: dict[str, d.AnyDefinition] = {
+        "rename": d.RenameCollection(database="default", collection="books", name="novels"),
+        "drop": d.DropCollection(database="default", collection="books"),
+        "create": d.CreateCollection(database="default", collection="books", schema=SCHEMA, shards=1),
+    }
+    async with house.writer("w1") as first, house.writer("w2") as second:
+        if lost != "create":
+            await first.create()
+        await first.node.define(d.DefineRequest(definitions[lost], "r1"))
+        if lost == "create":
+            await first.define(definitions["drop"])
+        else:
+            await first.create()
+
+        again = await second.node.define(d.DefineRequest(definitions[lost], "r1"))
+
+        names = {manifest.collection.name for manifest in second.mirror.manifests()}
+        assert names == {"rename": {"books", "novels"}, "drop": {"books"}, "create": set()}[lost]
+        assert (None if again.collection is None else again.collection.name) == ("novels" if lost == "rename" else None)
+
+
+async def test_a_definition_repeated_at_the_same_time_takes_effect_once(house: House) -> None:
+    """Whichever writer is faster, the other one finds it done."""
+    async with house.writer("w1") as first, house.writer("w2") as second:
+        await first.create()
+        rename = d.DefineRequest(d.RenameCollection(database="default", collection="books", name="novels"), "r1")
+
+        replies = await asyncio.gather(first.node.define(rename), second.node.define(rename))
+
+        assert [reply.collection and reply.collection.name for reply in replies] == ["novels", "novels"]

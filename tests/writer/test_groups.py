@@ -10,7 +10,7 @@ from mishards.clock import FakeClock
 from mishards.errors import Kind, MishardsError
 from mishards.model import CollectionId
 from mishards.wire.messages import WriteReply
-from mishards.writer.groups import Groups
+from mishards.writer.groups import Groups, Outcome
 from mishards.writer.prepared import PreparedWrite
 
 
@@ -22,12 +22,12 @@ class HeldCommit:
         self.free = asyncio.Semaphore(0)
         self.failure: MishardsError | None = None
 
-    async def __call__(self, group: Sequence[PreparedWrite]) -> WriteReply:
+    async def __call__(self, group: Sequence[PreparedWrite]) -> list[Outcome]:
         self.groups.append([write.bytes for write in group])
         await self.free.acquire()
         if self.failure is not None:
             raise self.failure
-        return WriteReply(len(self.groups), 0)
+        return [WriteReply(len(self.groups), 0)] * len(group)
 
 
 def write(bytes: int = 1, rows: bool = True, ends_s: float = 1e9, collection: int = 1) -> PreparedWrite:

@@ -5,13 +5,14 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
-from writer_house import Faults
+from writer_house import Faults, Rivals
 
 from mishards.clock import SystemClock
 from mishards.errors import Kind, MishardsError
 from mishards.metadata.store import open_store
 from mishards.model import CollectionId, NodeId
-from mishards.writer.leases import Shard, ShardLeases
+from mishards.writer.leases import ShardLeases
+from mishards.writer.shard import Shard
 
 SHARD = Shard(CollectionId(1), 0)
 LEASE_S = 60.0
@@ -40,7 +41,12 @@ async def store(tmp_path: Path) -> AsyncIterator[CountedStore]:
 
 
 def leases_of(store: CountedStore, node: str, *, lease_s: float = LEASE_S, live: bool = True) -> ShardLeases:
-    return ShardLeases(store, NodeId(node), SystemClock(), lease_s, lambda _: live)  # type: ignore[arg-type]
+    return ShardLeases(store, NodeId(node), SystemClock(), lease_s, lambda _: int(live), Rivals())  # type: ignore[arg-type]
+
+
+async def use(leases: ShardLeases) -> None:
+    async with leases.using([SHARD]):
+        pass
 
 
 async def test_a_shard_is_taken_once_and_kept(store: CountedStore) -> None:
@@ -66,6 +72,34 @@ async def test_a_stop_gives_the_shards_back(store: CountedStore) -> None:
 
     assert (refused.value.kind, refused.value.detail) == (Kind.NOT_OWNER, "w1")
     assert await second.hold(SHARD)
+
+
+async def test_a_stop_gives_back_what_was_handed_over_meanwhile(store: CountedStore) -> None:
+    """As when all writers stop at once: nobody waits for it afterwards."""
+    first, second = leases_of(store, "w1"), leases_of(store, "w2")
+    await first.hold(SHARD)
+    await first.hand_over(SHARD, NodeId("w2"))
+
+    await second.stop()
+
+    assert await store.leases("shard/") == []
+
+
+async def test_a_hand_over_waits_for_writes(store: CountedStore) -> None:
+    """New ones wait until it is done, and are told who has the shard."""
+    leases = leases_of(store, "w1")
+    async with leases.using([SHARD]):
+        giving = asyncio.create_task(leases.hand_over(SHARD, NodeId("w2")))
+        await asyncio.sleep(0)
+        late = asyncio.create_task(use(leases))
+        await asyncio.sleep(0)
+        assert leases.leaving == 1
+        assert not giving.done()
+    await giving
+
+    with pytest.raises(MishardsError) as refused:
+        await late
+    assert (refused.value.kind, refused.value.detail) == (Kind.NOT_OWNER, "w2")
 
 
 async def test_leases_are_renewed_while_the_writer_lives(store: CountedStore) -> None:

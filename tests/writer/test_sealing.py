@@ -221,6 +221,26 @@ async def test_fresh_rows_without_an_owner_are_sealed(house: House) -> None:
         assert await second.store.leases("") == []
 
 
+async def test_looking_for_rows_without_an_owner_outlives_an_outage(house: House) -> None:
+    """While the metadata service is down that look fails as any call does, so that its caller can try again (P14)."""
+    async with house.writer("w1") as first:
+        await first.write(await first.create(), insert([1]))
+    async with house.writer("w2", settings=replace(QUIET, seal_age_s=10.0)) as second:
+
+        async def down(*arguments: object, **named: object) -> None:
+            raise MishardsError(Kind.METADATA_UNAVAILABLE, "down")
+
+        background = second.node._background
+        await background.adopt()
+        house.clock.advance(100.0)
+        second.store.leases = down
+
+        with pytest.raises(MishardsError) as refused:
+            await background.adopt()
+
+        assert refused.value.kind is Kind.METADATA_UNAVAILABLE
+
+
 async def test_fresh_rows_of_others_are_left_to_them(house: House) -> None:
     """A writer does not seal the shard of another one who holds its lease, however old the rows are."""
     async with (

@@ -5,7 +5,6 @@ from writer_house import SCHEMA
 
 from mishards.config import WriterSettings
 from mishards.model import Collection, CollectionId, File, FileId, FileKind, Partition, PartitionId, Version
-from mishards.writer.pressure import PAUSE_S_MAX, pause_s
 from mishards.writer.sealing_policy import BATCH_BYTES_MAX, SCANNED_AGE_S, fresh_rows, is_due, next_batch
 
 BOOKS = Collection(
@@ -86,10 +85,3 @@ def test_a_batch_has_the_tombstones_that_can_kill_its_rows() -> None:
     assert batch is not None
     assert [each.id for each in batch.tombstones] == [4]
     assert batch.horizon == 9
-
-
-def test_writes_slow_down_from_four_fifths() -> None:
-    """Below 80 % of the limit a write does not wait, at the limit it waits longest."""
-    assert pause_s(80, 100) == 0
-    assert pause_s(90, 100) == pytest.approx(PAUSE_S_MAX / 2)
-    assert pause_s(200, 100) == PAUSE_S_MAX

@@ -216,6 +216,67 @@ async def test_a_repeated_request_is_done_once(house: House) -> None:
         assert writer.manifest(books).version == 1
 
 
+async def test_a_request_repeated_at_the_next_owner_is_done_once(house: House) -> None:
+    """After a take-over the new owner knows what the old one did, also of rows that replace nothing."""
+    async with house.writer("w2") as second:
+        async with house.writer("w1") as first:
+            books = await first.create(shards=2)
+            write = request(house.clock, books, insert([1]), insert([2], shard=1), replaces=False, request_id="r1")
+            done = await first.node.write(write)
+
+        again = await second.node.write(write)
+        alone = [await second.node.write(replace(write, shards=(part,))) for part in write.shards]
+
+        assert again == done
+        assert alone == [done, done]
+        assert len(await second.store.commits(books.id, Version(0))) == 1
+
+
+async def test_a_repetition_does_not_spoil_the_group(house: House) -> None:
+    """What is new in a group with a request that was done already is committed."""
+    async with house.writer("w2") as second:
+        async with house.writer("w1") as first:
+            books = await first.create()
+            write = request(house.clock, books, insert([1], "old"), request_id="r1")
+            await first.node.write(write)
+            await first.write(books, insert([1], "new"))
+        entered, free = asyncio.Event(), asyncio.Event()
+
+        async def held(commit: CommitRequest) -> Commit:
+            entered.set()
+            await free.wait()
+            return await second.store.inner.commit(commit)  # type: ignore[no-any-return]
+
+        second.store.commit = held
+        tasks = [asyncio.create_task(second.write(books, insert([0])))]
+        await entered.wait()
+        for each in (write, request(house.clock, books, insert([2]))):
+            queued = second.node.queued_bytes
+            tasks.append(asyncio.create_task(second.node.write(each)))
+            await until(lambda queued=queued: second.node.queued_bytes > queued)  # type: ignore[misc]
+        free.set()
+
+        assert [reply.version for reply in await asyncio.gather(*tasks)] == [3, 1, 4]
+        found = {key: name for (_, key), name in (await second.found(books)).items()}
+        assert found == {0: None, 1: "new", 2: None}
+
+
+async def test_a_request_that_was_given_up_never_takes_effect(house: House) -> None:
+    """Its commit is refused, and what it stored is deleted; a commit that was first is found instead."""
+    async with house.writer(settings=replace(QUIET, inline_bytes_max=2_000)) as writer:
+        books = await writer.create()
+        await writer.store.abort_requests(["r1/0"])
+
+        error = await refused(writer.node.write(request(house.clock, books, insert(range(500)), request_id="r1")))
+        done = await writer.node.write(request(house.clock, books, insert([2]), request_id="r2"))
+        outcomes = await writer.store.abort_requests(["r2/0"])
+
+        assert error.kind is Kind.UNAVAILABLE
+        assert await house.storage.list("") == []
+        assert (outcomes["r2/0"].applied, outcomes["r2/0"].version, outcomes["r2/0"].ts) == (True, 1, done.ts)
+        assert [key for _, key in await writer.found(books)] == [2]
+
+
 async def test_a_cancelled_caller_finds_his_write_done(house: House) -> None:
     """A write goes on without its caller; when he asks again he gets its answer."""
     async with house.writer() as writer:
@@ -362,7 +423,7 @@ async def test_a_full_shard_refuses_rows_but_never_deletes(house: House) -> None
         error = await refused(writer.write(books, insert([2])))
 
         assert error.kind is Kind.RATE_LIMIT
-        assert "the limit is 500 bytes" in error.message
+        assert "the limit is 500" in error.message
         assert (await writer.write(books, delete([1]))).version == 2
 
 

@@ -14,7 +14,8 @@ import pyarrow as pa
 from mishards.clock import FakeClock
 from mishards.config import WriterSettings
 from mishards.metadata.ids import IdBlocks
-from mishards.metadata.mirror import Manifest, Mirror
+from mishards.metadata.manifest import Manifest
+from mishards.metadata.mirror import Mirror
 from mishards.metadata.store import open_store
 from mishards.model import (
     VERSION_COLUMN,
@@ -35,6 +36,8 @@ from mishards.storage.file import FileStorage, open_storage
 from mishards.wire import definitions as d
 from mishards.wire.messages import FlushReply, FlushRequest, Notice, ShardWrite, WriteReply, WriteRequest
 from mishards.writer.node import WriterNode
+from mishards.writer.others import Others
+from mishards.writer.shard import Shard
 
 DIM = 2
 PK, NAME, VECTOR = "100", "101", "102"
@@ -59,6 +62,31 @@ class Faults:
         return getattr(self.inner, name)
 
 
+class Rivals:
+    """`Others` among whom everybody takes what is free, and all live."""
+
+    def owner(self, shard: Shard, shards: int) -> NodeId | None:
+        return None
+
+    def suspect(self, node: NodeId) -> None:
+        pass
+
+    async def answers(self, node: NodeId) -> bool:
+        return True
+
+    async def reconsider(self) -> None:
+        pass
+
+    def settled_s(self) -> float:
+        return 0.0
+
+    def leave(self) -> None:
+        pass
+
+    def on_change(self, callback: Callable[[], None]) -> None:
+        pass
+
+
 class House:
     """One metadata service, one storage, and writers on them."""
 
@@ -70,7 +98,9 @@ class House:
         self.notices: list[Notice] = []
 
     @contextlib.asynccontextmanager
-    async def writer(self, name: str = "w1", settings: WriterSettings = QUIET) -> AsyncIterator[Writer]:
+    async def writer(
+        self, name: str = "w1", settings: WriterSettings = QUIET, others: Others | None = None
+    ) -> AsyncIterator[Writer]:
         store = open_store(self.url, self.clock)
         await store.open()
         faults: Any = Faults(store)
@@ -86,6 +116,7 @@ class House:
             self.clock,
             self.notices.append,
             self.folder / "scratch" / name,
+            others or Rivals(),
         )
         await node.start()
         try:

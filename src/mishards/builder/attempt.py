@@ -118,6 +118,9 @@ class Attempt:
             raise collection_not_found(str(self._task.collection_id))
         return found[0][0]
 
+    def unix_ms(self) -> int:
+        return self._tools.clock.unix_ms()
+
     async def compute(self, function: Callable[..., T], *args: Any) -> T:
         """The function's result, computed beside the loop."""
         return await self._tools.pool.run(function, *args)

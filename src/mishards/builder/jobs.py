@@ -49,13 +49,17 @@ def write_index(
 
 
 def write_live(
-    segments: Sequence[LocalSegment], stones: Sequence[tuple[int, Tombstones]], schema: Schema, folder: Path
+    segments: Sequence[LocalSegment],
+    stones: Sequence[tuple[int, Tombstones]],
+    schema: Schema,
+    folder: Path,
+    expired_ts: int = 0,
 ) -> SegmentFiles | None:
-    """The live rows of the segments, written to `folder`; None if there are none."""
+    """The live rows of the segments, written to `folder`; None if there are none. Those up to `expired_ts` are dead."""
     inputs = [_open(segment) for segment in segments]
     pk = schema.primary.column
-    table = live_table(inputs, stones, pk)
-    dead = sum(int(np.count_nonzero(~live_mask(each, stones, pk))) for each in inputs)
+    table = live_table(inputs, stones, pk, expired_ts)
+    dead = sum(int(np.count_nonzero(~live_mask(each, stones, pk, expired_ts))) for each in inputs)
     _refuse_loss([segment.file for segment in segments], dead, table.num_rows)
     if table.num_rows == 0:
         return None

@@ -20,13 +20,17 @@ import structlog
 from mishards.builder.attempt import Attempt, Tools, begin
 from mishards.builder.claims import Claims
 from mishards.builder.collecting import Collector
+from mishards.builder.compactions import Compactions
 from mishards.builder.dropping import drop_partition, drop_tombstones
+from mishards.builder.echoing import Echoer
+from mishards.builder.floors import Floors
 from mishards.builder.indexing import build_index
 from mishards.builder.materialising import materialise
 from mishards.builder.policy import BuildIndex, DropPartition, DropTombstones, Materialise, Merge, Rewrite, Task, choose
 from mishards.builder.pool import Pool
 from mishards.builder.rests import Rests
 from mishards.builder.rewriting import rewrite
+from mishards.builder.sweeping import Sweeper
 from mishards.builder.workers import Workers
 from mishards.clock import Clock
 from mishards.config import BuilderSettings
@@ -35,10 +39,12 @@ from mishards.metadata.ids import IdBlocks
 from mishards.metadata.mirror import Mirror
 from mishards.model import CollectionId, File, NodeId
 from mishards.ports import IndexKind, MetadataStore, Storage
+from mishards.schema.expiry import DROP_MARGIN_S, expired_ts, ttl_s
 from mishards.wire.messages import Notice
 
 SETTLED_S = 2.0  # without a commit, and a collection's segments are merged further
 LIGHT_TASKS_MAX = 2  # at once, beside the heavy ones
+EXPIRY_LOOK_S = 60.0  # between looks at collections whose rows expire
 COLLECT_ROUND_S = 30.0  # between rounds of garbage collection, or a tenth of a shorter grace
 # Another node or a client was faster: no failure.
 OVERTAKEN = frozenset({Kind.CONFLICT, Kind.FENCED, Kind.GONE, Kind.LEASE_HELD, Kind.COLLECTION_NOT_FOUND})
@@ -61,8 +67,10 @@ class BuilderNode:
         work_dir: Path,
         index_kind: Callable[[str], IndexKind],
         announce: Callable[[Notice], None],
+        floors: Floors,
     ) -> None:
-        """`work_dir` is this node's alone: what lies there from an earlier run is deleted."""
+        """`work_dir` is this node's alone: what lies there from an earlier run is deleted. `floors` tells which layouts
+        are in use."""
         self._threads = settings.threads or os.cpu_count() or 1
         self._heavy_max = settings.processes or self._threads
         pool = Pool(self._heavy_max + LIGHT_TASKS_MAX)
@@ -72,12 +80,16 @@ class BuilderNode:
         self._settings = settings
         self._clock = clock
         self._claims = Claims(store, node_id, clock, settings.task_lease_s)
-        self._collector = Collector(store, storage, self._claims, settings.garbage_grace_s)
+        sweeper = Sweeper(store, storage, mirror, clock, settings.orphan_quarantine_s)
+        self._collector = Collector(store, storage, self._claims, floors, sweeper, settings.garbage_grace_s)
+        self._echoer = Echoer(store, storage, mirror, self._claims, clock)
+        self._compactions = Compactions(store, mirror, clock, settings)
         self._rests = Rests(clock, settings.interval_s)
         self._running: dict[str, Task] = {}
         self._work: set[asyncio.Task[bool]] = set()
         self._changed: set[CollectionId] = set()  # since their tasks were last chosen and all started
         self._versions: dict[CollectionId, tuple[int, float]] = {}  # last seen of each, and since when; monotonic
+        self._looked_s = clock.monotonic_s()  # at the collections whose rows expire
         self._choosing = asyncio.Lock()
         self._loops: list[asyncio.Task[None]] = []
         self._unsubscribe = mirror.on_change(self._changed.add)
@@ -90,6 +102,7 @@ class BuilderNode:
         self._loops = [
             asyncio.create_task(self._repeat(self._start_tasks, self._settings.interval_s), name="builder tasks"),
             asyncio.create_task(self._repeat(self._collector.collect, collect_s), name="builder garbage"),
+            asyncio.create_task(self._repeat(self._echoer.echo, self._settings.echo_s), name="builder echoes"),
         ]
 
     async def stop(self) -> None:
@@ -110,7 +123,7 @@ class BuilderNode:
         return sum(await asyncio.gather(*self._work))
 
     async def collect(self) -> int:
-        """One round of garbage collection: how many records went."""
+        """One round of garbage collection: how many records and orphans went."""
         return await self._collector.collect()
 
     async def _repeat(self, action: Callable[[], Coroutine[Any, Any, object]], pause_s: float) -> None:
@@ -128,6 +141,9 @@ class BuilderNode:
     async def _start_tasks(self) -> None:
         """Choose among the collections that changed, and start what there is room for."""
         async with self._choosing:
+            self._look_at_expiring()
+            await self._compactions.look()
+            self._changed.update(self._compactions.asked)
             resting = self._rests.resting()
             for collection_id in sorted(self._changed):
                 self._changed.discard(collection_id)  # before the choice: a change during it counts again
@@ -140,6 +156,14 @@ class BuilderNode:
                     or any(name.startswith(f"task/{collection_id}/") for name in resting)
                 ):
                     self._changed.add(collection_id)
+
+    def _look_at_expiring(self) -> None:
+        """Rows expire without a commit that would tell."""
+        now_s = self._clock.monotonic_s()
+        if now_s - self._looked_s >= EXPIRY_LOOK_S:
+            self._looked_s = now_s
+            collections = (manifest.collection for manifest in self._mirror.manifests())
+            self._changed.update(each.id for each in collections if ttl_s(each.properties))
 
     def _is_settled(self, collection_id: CollectionId) -> bool:
         """Whether the collection, as far as it is known, has not changed for a moment."""
@@ -168,6 +192,8 @@ class BuilderNode:
             busy,
             resting | self._running.keys(),
             settled,
+            expired_ts(manifest.collection.properties, self._clock.unix_ms(), DROP_MARGIN_S),
+            self._compactions.asked.get(collection_id),
         )
 
     def _start_task(self, task: Task) -> bool:

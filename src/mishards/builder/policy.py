@@ -10,13 +10,13 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import msgspec
 
 from mishards import model
 from mishards.config import BuilderSettings
-from mishards.model import CollectionId, File, FileId, FileKind, PartitionId
+from mishards.model import CollectionId, File, FileId, FileKind, PartitionId, Version
 from mishards.ports import IndexKind
 
 TIERS = 5  # below the largest; with merge_files 4 the smallest tier ends at a thousandth of segment_bytes
@@ -109,6 +109,13 @@ class DropTombstones(Task, frozen=True, kw_only=True):
     light = True
 
 
+class Asked(NamedTuple):
+    """A compaction: what was written up to the version, whose hybrid timestamp is `ts`."""
+
+    version: Version
+    ts: int
+
+
 URGENCY: tuple[type[Task], ...] = (Merge, BuildIndex, Rewrite, DropPartition, Materialise, DropTombstones)
 
 
@@ -120,6 +127,8 @@ def choose(
     busy: Container[FileId] = frozenset(),
     resting: Container[str] = frozenset(),
     settled: bool | None = None,
+    expired_ts: int = 0,
+    asked: Asked | None = None,
 ) -> list[Task]:
     """The tasks worth starting, the most urgent kind first; no file is an input of two of them.
 
@@ -127,6 +136,8 @@ def choose(
     failed lately; neither is chosen. Merging comes first: the new segment gets its index, and the inputs need none.
     `settled`: nothing has been written for a moment, so that a shard without fresh rows is merged further, for searches
     to read few segments; False: that moment is not over, but such segments are not indexed any more; None: never.
+    `expired_ts`: rows of a commit with this hybrid timestamp or an older one are as good as dead. `asked`: a compaction
+    that somebody waits for; its merges go before the usual ones of their shard.
     """
     shards: dict[int, list[File]] = defaultdict(list)
     for file in files:
@@ -138,7 +149,8 @@ def choose(
         idle = [file for file in live if file.id not in busy]
         partitions = _dropped_partitions(idle, collection)
         free = _rest([file for file in idle if file.kind is FileKind.SEGMENT], partitions)
-        merges = [task for task in _merges(free, settings, mergeable) if task.name not in resting]
+        merges = [task for task in _asked_merges(free, settings, asked) if task.name not in resting]
+        merges = merges or [task for task in _merges(free, settings, mergeable) if task.name not in resting]
         free = _rest(free, merges)
         at_rest: list[Merge] = []
         if settled is not None and not merges and not any(file.kind is FileKind.ROWS for file in live):
@@ -149,11 +161,24 @@ def choose(
         to_index = _rest(free, at_rest)
         builds = [task for task in _builds(to_index, collection, index_kind) if task.name not in resting]
         free = _rest(free, builds)
-        rewrites = [task for task in _rewrites(free, settings) if task.name not in resting]
+        rewrites = [task for task in _rewrites(free, settings, expired_ts) if task.name not in resting]
         free = _rest(free, rewrites)
-        light = [*partitions, *_materialisations(free, live, settings), *_drops(idle, live)]
+        materialisations = _asked_materialisations(free, live, asked) or _materialisations(free, live, settings)
+        light = [*partitions, *materialisations, *_drops(idle, live)]
         tasks += [*merges, *builds, *rewrites, *(task for task in light if task.name not in resting)]
     return sorted(tasks, key=lambda task: URGENCY.index(type(task)))
+
+
+def is_compacted(files: Iterable[File], settings: BuilderSettings, asked: Asked) -> bool:
+    """Whether nothing is left to do for a compaction in a collection with these live files."""
+    shards: dict[int, list[File]] = defaultdict(list)
+    for file in files:
+        shards[file.shard].append(file)
+    for live in shards.values():
+        segments = [file for file in live if file.kind is FileKind.SEGMENT]
+        if _asked_merges(segments, settings, asked) or _asked_materialisations(segments, live, asked):
+            return False
+    return True
 
 
 def row_bytes(file: File) -> int:
@@ -230,6 +255,18 @@ def mergeable_at_rest(segments: Sequence[File], settings: BuilderSettings) -> li
     return []
 
 
+def mergeable_to_few(segments: Sequence[File], settings: BuilderSettings) -> list[File]:
+    """As many of the smallest segments as fit, again and again: in the end no two of those left fit together."""
+    inputs = _fitting(sorted(segments, key=lambda file: (row_bytes(file), file.id)), settings.segment_bytes)
+    return inputs if len(inputs) > 1 else []
+
+
+def _asked_merges(free: Iterable[File], settings: BuilderSettings, asked: Asked | None) -> list[Merge]:
+    if asked is None:
+        return []
+    return _merges((file for file in free if file.oldest_ts <= asked.ts), settings, mergeable_to_few)
+
+
 def _fitting(ascending: Sequence[File], bytes_max: int) -> list[File]:
     """The smallest of them that together stay within the target."""
     fitting: list[File] = []
@@ -275,15 +312,25 @@ def _builds(
             )
 
 
-def _rewrites(free: Iterable[File], settings: BuilderSettings) -> Iterator[Rewrite]:
+def _rewrites(free: Iterable[File], settings: BuilderSettings, expired_ts: int) -> Iterator[Rewrite]:
     for segment in free:
-        if segment.dead > settings.dead_share * segment.rows:
+        if segment.dead + expired_rows(segment, expired_ts) > settings.dead_share * segment.rows:
             yield Rewrite(
                 collection_id=segment.collection_id,
                 shard=segment.shard,
                 inputs=(segment.id,),
                 segment_id=segment.segment_id,
             )
+
+
+def expired_rows(segment: File, expired_ts: int) -> float:
+    """How many of its rows are expired, if they were written evenly over time. A rewrite leaves none, so that a wrong
+    guess costs one rewrite."""
+    if not segment.oldest_ts or segment.oldest_ts > expired_ts:
+        return 0.0
+    if segment.newest_ts <= expired_ts:
+        return segment.rows
+    return segment.rows * (expired_ts - segment.oldest_ts) / (segment.newest_ts - segment.oldest_ts)
 
 
 def _dropped_partitions(idle: Iterable[File], collection: model.Collection) -> list[DropPartition]:
@@ -317,6 +364,19 @@ def _materialisations(free: Iterable[File], live: Iterable[File], settings: Buil
             shard=behind[0].shard,
             inputs=tuple(segment.id for segment in behind[:MATERIALISE_INPUTS_MAX]),
         )
+
+
+def _asked_materialisations(free: Iterable[File], live: Iterable[File], asked: Asked | None) -> list[Materialise]:
+    """Of all tombstones up to the version, in the segments that have not applied them."""
+    if asked is None:
+        return []
+    stones = (file.added for file in live if file.kind is FileKind.TOMBSTONES and file.added <= asked.version)
+    newest = max(stones, default=0)
+    behind = sorted((file for file in free if file.horizon < newest), key=lambda file: (file.horizon, file.id))
+    if not behind:
+        return []
+    inputs = tuple(segment.id for segment in behind[:MATERIALISE_INPUTS_MAX])
+    return [Materialise(collection_id=behind[0].collection_id, shard=behind[0].shard, inputs=inputs)]
 
 
 def _drops(idle: Iterable[File], live: Iterable[File]) -> Iterator[DropTombstones]:

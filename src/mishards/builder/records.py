@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from mishards.model import CollectionId, File, FileId, FileKind, Part, PartitionId, Version
+from mishards.segment.write import SegmentFiles
 
 
 def new_segment(
@@ -18,24 +19,28 @@ def new_segment(
     collection_id: CollectionId,
     shard: int,
     partition_id: PartitionId,
-    rows: int,
-    pk_range: tuple[int | str, int | str],
+    inputs: Sequence[File],
+    made: SegmentFiles,
     horizon: Version,
     parts: Sequence[Part],
 ) -> File:
-    """A segment of rows that were rewritten: a new thing to place, without dead rows."""
+    """A segment of the rows of `inputs` at version `horizon`, rewritten: a new thing to place, without dead rows."""
     return File(
         id=FileId(id),
         collection_id=collection_id,
         shard=shard,
         kind=FileKind.SEGMENT,
-        rows=rows,
+        rows=made.rows,
         bytes=_bytes(parts),
         partition_id=partition_id,
         segment_id=FileId(id),
         horizon=horizon,
-        pk_min=pk_range[0],
-        pk_max=pk_range[1],
+        pk_min=made.pk_min,
+        pk_max=made.pk_max,
+        sources=tuple(file.segment_id for file in inputs),
+        made=horizon,
+        oldest_ts=made.oldest_ts,
+        newest_ts=made.newest_ts,
         parts=tuple(parts),
     )
 

@@ -1,7 +1,8 @@
 """Rewriting segments without their dead rows: several into one (merge), or one by itself.
 
-The kills are the readers' own arithmetic (`segment.kill`), so no answer changes (I12). What is about to be committed is
-counted once more: every input row is in the output, or a tombstone or a bitmap has proved it dead.
+The kills are the readers' own arithmetic (`segment.kill`), so no answer changes (I12), and rows that expired long ago
+are in no answer any more. What is about to be committed is counted once more: every input row is in the output, or a
+tombstone, a bitmap or its age has proved it dead.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from mishards.builder.policy import Merge, Rewrite, worthwhile_indexes
 from mishards.builder.records import new_segment
 from mishards.errors import Kind, MishardsError
 from mishards.model import Collection, File, Part, Schema
+from mishards.schema.expiry import DROP_MARGIN_S, expired_ts
 from mishards.segment.write import SegmentFiles
 
 
@@ -23,7 +25,8 @@ async def rewrite(attempt: Attempt, task: Merge | Rewrite, threads: int) -> list
     stones = await attempt.tombstones(snapshot.tombstones_after(min(file.horizon for file in inputs)))
     schema = snapshot.collection.schema
     segments = await all_of(_fetch_segment(attempt, file, schema) for file in inputs)
-    made = await attempt.build(write_live, segments, stones, schema, attempt.folder)
+    gone_ts = expired_ts(snapshot.collection.properties, attempt.unix_ms(), DROP_MARGIN_S)
+    made = await attempt.build(write_live, segments, stones, schema, attempt.folder, gone_ts)
     outputs: list[File] = []
     if made is not None:
         (await attempt.snapshot()).inputs(task.inputs)  # what follows may take minutes: not for nothing
@@ -40,8 +43,8 @@ async def rewrite(attempt: Attempt, task: Merge | Rewrite, threads: int) -> list
                 collection_id=task.collection_id,
                 shard=task.shard,
                 partition_id=inputs[0].partition_id,
-                rows=made.rows,
-                pk_range=(made.pk_min, made.pk_max),
+                inputs=inputs,
+                made=made,
                 horizon=snapshot.version,
                 parts=parts,
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -44,7 +45,7 @@ def status(found: Survey, console: Console | None = None) -> None:
 
 
 def _nodes(members: Iterable[NodeView]) -> Table:
-    table = _table("node", "roles", "state", ">up", ">memory", ">busy", "address")
+    table = new_table("node", "roles", "state", ">up", ">memory", ">busy", "address")
     for node in members:
         numbers = (span(node.uptime_s), size(node.memory_bytes), str(node.in_flight)) if node.answers else ("", "", "")
         address = node.address.removeprefix("tcp://")
@@ -53,7 +54,7 @@ def _nodes(members: Iterable[NodeView]) -> Table:
 
 
 def _collections(collections: Iterable[CollectionView]) -> Table:
-    table = _table("collection", ">version", ">readers at", ">rows stored", ">segments", ">fresh", "loaded")
+    table = new_table("collection", ">version", ">readers at", ">rows stored", ">segments", ">fresh", "loaded")
     for found in collections:
         at = "-" if found.readers_at is None else str(found.readers_at)
         loaded = f"{found.replicas}x" if found.loaded else "no"
@@ -85,7 +86,7 @@ def topology(found: Topology, console: Console | None = None) -> None:
 def _marks(found: Topology, start: int) -> Table:
     readers = [reader.id for reader in found.readers[start : start + READERS_PER_TABLE]]
     numbers = [str(number) for number in range(start + 1, start + 1 + len(readers))]
-    table = _table("segment", "partition", ">rows", ">size", "index")
+    table = new_table("segment", "partition", ">rows", ">size", "index")
     table.add_column(_aligned(numbers), no_wrap=True)
     for segment in found.segments:
         live = f"{segment.rows - segment.dead:,}"
@@ -124,7 +125,7 @@ def setting_rows(loaded: Loaded) -> list[dict[str, Any]]:
 
 def settings(rows: Iterable[dict[str, Any]], console: Console | None = None) -> None:
     console = console or Console(highlight=False)
-    table = _table("setting", "value", "from")
+    table = new_table("setting", "value", "from")
     for row in rows:
         table.add_row(row["key"], str(row["value"]), row["origin"])
     console.print(table)
@@ -135,7 +136,7 @@ def settings(rows: Iterable[dict[str, Any]], console: Console | None = None) -> 
 
 def processes(rows: Iterable[tuple[str, str, int]], console: Console) -> None:
     """The processes of a cluster on this machine: (name, role, pid)."""
-    table = _table("process", "role", ">pid")
+    table = new_table("process", "role", ">pid")
     for name, role, pid in rows:
         table.add_row(name, role, str(pid))
     console.print(table)
@@ -148,6 +149,11 @@ def size(amount: float) -> str:
             return f"{amount:.0f} {unit}" if unit == "B" or amount >= 100 else f"{amount:.1f} {unit}"
         amount /= 1024
     return f"{amount:.1f} TiB"
+
+
+def when(unix_ms: int) -> str:
+    """A moment, in UTC."""
+    return datetime.fromtimestamp(unix_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def span(seconds: float) -> str:
@@ -166,7 +172,7 @@ def _roles(roles: Sequence[str]) -> str:
     return "all" if set(roles) == set(ROLES) else ",".join(roles)
 
 
-def _table(*columns: str) -> Table:
+def new_table(*columns: str) -> Table:
     """A table without frame; a column name that starts with > is flush right."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for column in columns:

@@ -105,7 +105,7 @@ def look(settings: Settings) -> Survey:
     """The nodes and collections of the cluster that the settings point to."""
 
     async def run() -> Survey:
-        async with _opened(settings) as store:
+        async with opened(settings) as store:
             return await survey(store, ask_status)
 
     return asyncio.run(run())
@@ -116,7 +116,7 @@ def look_at(settings: Settings, name: str) -> Topology:
     router = plugins.load("router", settings.router)
 
     async def run() -> Topology:
-        async with _opened(settings) as store:
+        async with opened(settings) as store:
             return await topology(store, ask_status, router, name)
 
     return asyncio.run(run())
@@ -153,7 +153,7 @@ async def topology(store: MetadataStore, ask: Ask, router: Router, name: str) ->
 
 
 @asynccontextmanager
-async def _opened(settings: Settings) -> AsyncIterator[MetadataStore]:
+async def opened(settings: Settings) -> AsyncIterator[MetadataStore]:
     if not settings.metadata and not (data_dir(settings) / "metadata.db").exists():
         raise SetupError(f"no cluster has run in {data_dir(settings)} yet; name another one with --data or --metadata")
     url = metadata_url(settings)

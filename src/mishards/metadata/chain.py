@@ -16,11 +16,11 @@ from sqlalchemy import ColumnElement, Connection, Row, insert, select, update
 from mishards.clock import hybrid
 from mishards.errors import Kind, MishardsError, collection_not_found
 from mishards.metadata.database import DatabaseMs, batches
-from mishards.metadata.definitions import LIVE
 from mishards.metadata.deltas import stamp
-from mishards.metadata.tables import collections, commits, files, leases, payloads
+from mishards.metadata.requests import record_requests
+from mishards.metadata.tables import LIVE, collections, commits, files, leases, payloads
 from mishards.model import CollectionId, Commit, Delta, File, FileId, Version
-from mishards.ports import CommitRequest
+from mishards.ports import FORKED, CommitRequest
 
 
 def commit(connection: Connection, request: CommitRequest) -> Commit:
@@ -29,7 +29,10 @@ def commit(connection: Connection, request: CommitRequest) -> Commit:
     if request.payloads:
         rows = [{"file_id": id, "data": bytes(data)} for id, data in request.payloads.items()]
         connection.execute(insert(payloads), rows)
+    record_requests(connection, request.requests, request.collection_id, request.uuid)
     head = _lock_collection(connection, request.collection_id)
+    if request.follows:
+        _check_chain(connection, request)
     link = Commit(
         collection_id=request.collection_id,
         version=Version(head.version + 1),
@@ -40,7 +43,7 @@ def commit(connection: Connection, request: CommitRequest) -> Commit:
     )
     _remove_files(connection, request, link.version)
     if request.added:
-        connection.execute(insert(files), [_file_row(stamp(file, link.version)) for file in request.added])
+        connection.execute(insert(files), [file_row(stamp(file, link.version, link.ts)) for file in request.added])
     connection.execute(
         update(collections)
         .where(collections.c.id == request.collection_id)
@@ -91,9 +94,16 @@ def delta(connection: Connection, collection_id: CollectionId, after: Version) -
         version=Version(head.version),
         ts=head.last_ts,
         head=head.head,
+        previous=_uuid(connection, collection_id, after) if after else "",
         added=added,
         removed=removed,
     )
+
+
+def _uuid(connection: Connection, collection_id: CollectionId, version: Version) -> str:
+    """Of that commit; "" when it is forgotten, or never was."""
+    at = (commits.c.collection_id == collection_id) & (commits.c.version == version)
+    return connection.scalar(select(commits.c.uuid).where(at)) or ""
 
 
 def read_payloads(connection: Connection, ids: Sequence[FileId]) -> dict[FileId, bytes]:
@@ -135,6 +145,14 @@ def _lock_collection(connection: Connection, collection_id: CollectionId) -> Row
     return head
 
 
+def _check_chain(connection: Connection, request: CommitRequest) -> None:
+    """CONFLICT if the database has lost a commit that was acknowledged to who commits now."""
+    at = (commits.c.collection_id == request.collection_id) & (commits.c.uuid == request.follows)
+    if connection.scalar(select(commits.c.version).where(at)) is None:
+        message = f"commit {request.follows} of collection {request.collection_id} is lost"
+        raise MishardsError(Kind.CONFLICT, message, detail=FORKED)
+
+
 def _remove_files(connection: Connection, request: CommitRequest, version: Version) -> None:
     """CONFLICT unless each of them is live: no file is an input of two layout commits (P5, I12)."""
     changed = 0
@@ -149,7 +167,8 @@ def _remove_files(connection: Connection, request: CommitRequest, version: Versi
         raise MishardsError(Kind.CONFLICT, message)
 
 
-def _file_row(file: File) -> dict[str, object]:
+def file_row(file: File) -> dict[str, object]:
+    """The row of a live file."""
     return {
         "id": file.id,
         "collection_id": file.collection_id,

@@ -1,34 +1,40 @@
-"""Connections to the metadata service: what differs between SQLite, MySQL and PostgreSQL, threads, and failures.
+"""What differs between SQLite, MySQL or MariaDB, and PostgreSQL: drivers, sessions, the clock, and what errors mean.
 
-SQLAlchemy is used synchronously in a few private threads: one lane of them reads, one writes. A unit of work is a plain
-function of a connection, run in one transaction of its lane.
+A server that says nothing for SILENT_S counts as lost: a driver gives its connection up then, so that neither a stopped
+server nor a network that swallows packets holds a thread for long. A session that stops in the middle of a transaction,
+as that of a paused process does, is ended by the server after a while, and its locks with it.
 """
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import URL, BigInteger, Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, IntegrityError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy import URL, BigInteger, Engine, create_engine, event, make_url
+from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
-from mishards.errors import Kind, MishardsError, SetupError
+from mishards.errors import SetupError
 
 T = TypeVar("T")
 
-THREADS = 4  # per lane; SQLite has one writer at a time whatever the threads
 BUSY_S = 5.0  # an SQLite transaction waits that long for another process' one
-CONNECT_S = 5
+SILENT_S = 2  # of a server, while an answer is awaited
+LOCK_S = 1  # a statement waits that long for a row that another transaction holds; then its transaction runs again
+IDLE_S = 3  # inside a transaction, before the server ends the session
+MYSQL_IDLE_S = 30  # MySQL, unlike MariaDB, cannot tell a transaction from a connection that waits in the pool
 BATCH = 500  # values of one IN clause; SQLite's oldest limit is 999 variables
 DRIVERS = {"mysql": "mysql+pymysql", "mariadb": "mariadb+pymysql", "postgresql": "postgresql+psycopg"}
+EXTRAS = {"mysql+pymysql": "mysql", "mariadb+pymysql": "mysql", "postgresql+psycopg": "postgresql"}  # of this package
+
+# Error codes: numbers of MySQL and MariaDB, SQLSTATEs of PostgreSQL.
+COLLISIONS = frozenset({1020, 1205, 1213, "40001", "40P01", "55P03"})  # with another transaction: this one is undone
+DEMOTIONS = frozenset({1290, 1792, 1836, "25006"})  # the server has become a read-only replica: look for the primary
 
 
 class DatabaseMs(FunctionElement[int]):
@@ -75,8 +81,20 @@ def make_folder(url: URL) -> None:
         raise SetupError(f"metadata {url.database}: its folder cannot be made: {error.strerror}") from error
 
 
-def _make_engine(url: URL, writing: bool, threads: int) -> Engine:
-    """A reading transaction sees one snapshot; a writing one locks rows before it decides on them."""
+def make_engine(url: URL, writing: bool, threads: int, silent_s: int = SILENT_S, lock_s: int = LOCK_S) -> Engine:
+    """A reading transaction sees one snapshot; a writing one locks rows before it decides on them. SetupError."""
+    try:
+        return _make_engine(url, writing, threads, silent_s, lock_s)
+    except ModuleNotFoundError as error:
+        where, extra = url.render_as_string(hide_password=True), EXTRAS.get(url.drivername)
+        hint = f": pip install 'mishards[{extra}]'" if extra else ", which is not installed"
+        raise SetupError(f"metadata URL {where} needs the driver {error.name}{hint}") from error
+    except SQLAlchemyError as error:
+        where = url.render_as_string(hide_password=True)
+        raise SetupError(f"metadata URL {where} cannot be used: {first_line(error)}") from error
+
+
+def _make_engine(url: URL, writing: bool, threads: int, silent_s: int, lock_s: int) -> Engine:
     options: dict[str, Any] = {"pool_size": threads, "max_overflow": 0, "hide_parameters": True}
     if url.get_backend_name() == "sqlite":
         engine = create_engine(url, connect_args={"timeout": BUSY_S}, **options)
@@ -84,8 +102,20 @@ def _make_engine(url: URL, writing: bool, threads: int) -> Engine:
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
         return engine
-    isolation = "READ COMMITTED" if writing else "REPEATABLE READ"
-    return create_engine(url, isolation_level=isolation, connect_args={"connect_timeout": CONNECT_S}, **options)
+    options["isolation_level"] = "READ COMMITTED" if writing else "REPEATABLE READ"
+    if url.drivername.endswith("+pymysql"):
+        patience = {"connect_timeout": SILENT_S, "read_timeout": silent_s, "write_timeout": silent_s}
+        engine = create_engine(url, connect_args={**patience, "binary_prefix": True}, **options)
+    elif url.drivername == "postgresql+psycopg":
+        engine = create_engine(url, connect_args={"connect_timeout": SILENT_S}, use_native_hstore=False, **options)
+        event.listen(engine, "do_connect", _psycopg_connect(silent_s))
+    else:
+        engine = create_engine(url, **options)
+    prepare = _prepare_postgresql if url.get_backend_name() == "postgresql" else _prepare_mysql
+    idle_s = max(IDLE_S, silent_s)  # the patience is mutual
+    event.listen(engine, "connect", lambda connection, record: prepare(connection, lock_s, idle_s))
+    event.listen(engine, "handle_error", _give_up_demoted)
+    return engine
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, record: object) -> None:
@@ -95,52 +125,66 @@ def _prepare_sqlite(connection: sqlite3.Connection, record: object) -> None:
     connection.execute("PRAGMA case_sensitive_like=ON")
 
 
-class Lane:
-    """Connections for one use, reading or writing, and the threads that use them."""
+def _prepare_postgresql(connection: Any, lock_s: int, idle_s: int) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET lock_timeout = '{lock_s}s'")
+        cursor.execute(f"SET idle_in_transaction_session_timeout = '{idle_s}s'")
+    connection.commit()
 
-    def __init__(self, url: URL, writing: bool) -> None:
-        self._where = url.render_as_string(hide_password=True)
-        threads = 1 if writing and url.get_backend_name() == "sqlite" else THREADS
-        try:
-            self.engine = _make_engine(url, writing, threads)
-        except (ModuleNotFoundError, SQLAlchemyError) as error:
-            raise SetupError(f"metadata URL {self._where} cannot be used: {first_line(error)}") from error
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="metadata")
-        self._closed = False
 
-    async def run(self, work: Callable[[Connection], T]) -> T:
-        """The result of `work` in one transaction. If it loses the race for a unique key it runs a second time: then
-        it sees what the winner wrote. A transaction that has begun ends, even if its caller is cancelled."""
-        return await self.call(partial(self._transact, work))
+def _prepare_mysql(connection: Any, lock_s: int, idle_s: int) -> None:
+    """What must not depend on how the server is configured. The clock would jump with daylight saving time."""
+    mariadb = "MariaDB" in connection.get_server_info()
+    idle = f"idle_transaction_timeout = {idle_s}" if mariadb else f"wait_timeout = {max(idle_s, MYSQL_IDLE_S)}"
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SET SESSION time_zone = '+00:00', sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', "
+            f"default_storage_engine = InnoDB, innodb_lock_wait_timeout = {lock_s}, {idle}"
+        )
 
-    async def call(self, job: Callable[[], T]) -> T:
-        """The result of a job that makes its own transactions."""
-        if self._closed:
-            raise MishardsError(Kind.METADATA_UNAVAILABLE, f"metadata service {self._where} is closed")
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._translate, job)
 
-    async def close(self) -> None:
-        """Waits for the transactions in flight, then disconnects."""
-        self._closed = True
-        await asyncio.to_thread(self._threads.shutdown)
-        self.engine.dispose()
+def _psycopg_connect(silent_s: int) -> Any:
+    """How SQLAlchemy connects: psycopg has no time-out for answers, so its connections count the silence themselves."""
+    import psycopg
+    from psycopg.waiting import READY_NONE
 
-    def _transact(self, work: Callable[[Connection], T]) -> T:
-        try:
-            with self.engine.begin() as connection:
-                return work(connection)
-        except IntegrityError:
-            with self.engine.begin() as connection:
-                return work(connection)
+    def unless_silent(connection: Any, work: Any) -> Any:
+        """Drive `work`, which waits for the socket; it is told of each `interval` without news."""
+        ready = None
+        while True:
+            try:
+                wanted = work.send(ready)
+            except StopIteration as end:
+                return end.value
+            ready = yield wanted
+            if ready == READY_NONE:
+                connection.pgconn.finish()
+                raise psycopg.OperationalError(f"no answer for {silent_s} s")
 
-    def _translate(self, job: Callable[[], T]) -> T:
-        try:
-            return job()
-        except (OperationalError, InterfaceError) as error:
-            message = f"metadata service {self._where} does not answer: {first_line(error.orig)}"
-            raise MishardsError(Kind.METADATA_UNAVAILABLE, message) from error
-        except SQLAlchemyError as error:
-            raise MishardsError(Kind.INTERNAL, f"metadata service {self._where}: {first_line(error)}") from error
+    class Connection(psycopg.Connection[Any]):
+        def wait(self, gen: Any, interval: float = 0.0, timeout: float | None = None) -> Any:
+            return super().wait(unless_silent(self, gen), interval=silent_s)
+
+    def connect(dialect: object, record: object, arguments: Sequence[Any], options: dict[str, Any]) -> Any:
+        return Connection.connect(*arguments, **options)
+
+    return connect
+
+
+def _give_up_demoted(context: ExceptionContext) -> None:
+    """A connection to a server that writes no more is as good as lost."""
+    if _code(context.original_exception) in DEMOTIONS:
+        context.is_disconnect = True
+
+
+def collided(error: DBAPIError) -> bool:
+    """Whether the transaction was undone because of another one, and may succeed when it runs again."""
+    return _code(error.orig) in COLLISIONS
+
+
+def _code(error: BaseException | None) -> object:
+    first = next(iter(getattr(error, "args", ())), None)
+    return first if isinstance(first, int) else getattr(error, "sqlstate", None)
 
 
 def batches(values: Sequence[T]) -> Iterator[Sequence[T]]:

@@ -9,26 +9,30 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, insert, not_, select, update
 
 from mishards.errors import Kind, MishardsError, collection_not_found
 from mishards.metadata.database import DatabaseMs, batches
-from mishards.metadata.tables import collections, commits, files, leases, names, payloads
+from mishards.metadata.pins import drop_snapshots, forget_holder, has_pins
+from mishards.metadata.requests import DEFINITION, record_requests
+from mishards.metadata.tables import DROPPED, LIVE, collections, commits, files, leases, names, payloads
 from mishards.model import Collection, CollectionId, Version
 from mishards.ports import Head
 
-LIVE = "live"
-DROPPED = "dropped"
 
-
-def create_collection(connection: Connection, collection: Collection) -> None:
+def create_collection(connection: Connection, collection: Collection, request: str = "") -> None:
+    _record(connection, request, collection.id)
     for name in _names_of(collection):
         _claim(connection, collection.id, name)
     start = {"state": LIVE, "ddl": 1, "version": 0, "head": "", "last_ts": collection.created_ts, "forgotten": 0}
     connection.execute(insert(collections).values(id=collection.id, **start, **_columns(collection)))
 
 
-def replace_collections(connection: Connection, pairs: Sequence[tuple[Collection, Collection]]) -> None:
+def replace_collections(
+    connection: Connection, pairs: Sequence[tuple[Collection, Collection]], request: str = ""
+) -> None:
+    """The last of the pairs is the collection that `request` names."""
+    _record(connection, request, pairs[-1][0].id)
     for old, _ in sorted(pairs, key=lambda pair: pair[0].id):  # one order of locks for everybody
         _lock(connection, old)
     for old, new in pairs:
@@ -42,29 +46,33 @@ def replace_collections(connection: Connection, pairs: Sequence[tuple[Collection
         )
 
 
-def drop_collection(connection: Connection, collection_id: CollectionId) -> None:
+def drop_collection(connection: Connection, collection_id: CollectionId, request: str = "") -> None:
+    _record(connection, request, collection_id)
     connection.execute(
         update(collections)
         .where(collections.c.id == collection_id, collections.c.state == LIVE)
         .values(state=DROPPED, dropped_ms=DatabaseMs())
     )
     connection.execute(delete(names).where(names.c.collection_id == collection_id))
+    drop_snapshots(connection, collection_id)
 
 
 def heads(connection: Connection) -> list[Head]:
     rows = connection.execute(
-        select(collections.c.id, collections.c.version, collections.c.ddl).where(collections.c.state == LIVE)
+        select(collections.c.id, collections.c.version, collections.c.ddl, collections.c.head).where(
+            collections.c.state == LIVE
+        )
     )
-    return [Head(CollectionId(row.id), Version(row.version), row.ddl) for row in rows]
+    return [Head(CollectionId(row.id), Version(row.version), row.ddl, row.head) for row in rows]
 
 
 def read_collections(connection: Connection, ids: Sequence[CollectionId]) -> list[tuple[Collection, int]]:
     found = []
     for batch in batches(ids):
         rows = connection.execute(
-            select(collections.c.document, collections.c.ddl).where(
-                collections.c.id.in_(batch), collections.c.state == LIVE
-            )
+            select(collections.c.document, collections.c.ddl)
+            .where(collections.c.id.in_(batch), collections.c.state == LIVE)
+            .order_by(collections.c.id)
         )
         found += [(msgspec.json.decode(row.document, type=Collection), row.ddl) for row in rows]
     return found
@@ -72,7 +80,9 @@ def read_collections(connection: Connection, ids: Sequence[CollectionId]) -> lis
 
 def dropped_collections(connection: Connection, older_than_s: float) -> list[CollectionId]:
     dropped_before = collections.c.dropped_ms <= DatabaseMs() - int(older_than_s * 1000)
-    rows = connection.scalars(select(collections.c.id).where(collections.c.state == DROPPED, dropped_before))
+    rows = connection.scalars(
+        select(collections.c.id).where(collections.c.state == DROPPED, dropped_before, not_(has_pins()))
+    )
     return [CollectionId(id) for id in rows]
 
 
@@ -86,6 +96,7 @@ def forget_collection(connection: Connection, collection_id: CollectionId) -> No
     connection.execute(delete(commits).where(commits.c.collection_id == collection_id))
     for prefix in (f"shard/{collection_id}/", f"task/{collection_id}/"):
         connection.execute(delete(leases).where(leases.c.name.startswith(prefix, autoescape=True)))
+    forget_holder(connection, collection_id)
     connection.execute(delete(collections).where(collections.c.id == collection_id))
 
 
@@ -107,6 +118,10 @@ def _columns(collection: Collection) -> dict[str, Any]:
         "updated_ts": collection.updated_ts,
         "document": msgspec.json.encode(collection).decode(),
     }
+
+
+def _record(connection: Connection, request: str, collection_id: CollectionId) -> None:
+    record_requests(connection, [request] if request else [], collection_id, DEFINITION)
 
 
 def _lock(connection: Connection, old: Collection) -> None:

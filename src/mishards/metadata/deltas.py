@@ -8,10 +8,12 @@ from mishards.model import Commit, Delta, File, FileKind, Version
 from mishards.ports import CommitRequest
 
 
-def stamp(file: File, version: Version) -> File:
-    """The file as the commit `version` lists it. Fresh rows have applied every tombstone before their own version."""
-    horizon = version if file.kind is FileKind.ROWS else file.horizon
-    return replace(file, added=version, removed=Version(0), horizon=horizon)
+def stamp(file: File, version: Version, ts: int) -> File:
+    """The file as the commit `version` of hybrid timestamp `ts` lists it. Fresh rows have applied every tombstone
+    before their own version."""
+    if file.kind is FileKind.ROWS:
+        return replace(file, added=version, removed=Version(0), horizon=version, oldest_ts=ts, newest_ts=ts)
+    return replace(file, added=version, removed=Version(0))
 
 
 def delta_of(request: CommitRequest, commit: Commit) -> Delta:
@@ -22,7 +24,8 @@ def delta_of(request: CommitRequest, commit: Commit) -> Delta:
         version=commit.version,
         ts=commit.ts,
         head=commit.uuid,
-        added=tuple(stamp(file, commit.version) for file in request.added),
+        previous=commit.previous,
+        added=tuple(stamp(file, commit.version, commit.ts) for file in request.added),
         removed=dict.fromkeys(request.removed, commit.version),
         payloads=request.payloads,
     )

@@ -11,99 +11,20 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 
 import structlog
-from msgspec.structs import replace
 
 from mishards.clock import Clock
 from mishards.errors import Kind, MishardsError
+from mishards.metadata.manifest import NOTHING, Manifest
 from mishards.metadata.payloads import PayloadCache
-from mishards.model import Collection, CollectionId, Delta, File, FileId, FileKind, Version
+from mishards.metadata.pinned import PinnedViews
+from mishards.model import CollectionId, Delta, File, FileId, Version
 from mishards.ports import Head, MetadataStore
 
 log = structlog.get_logger(__name__)
 
-NOTHING = Version(0)  # the version before the first commit
-
 Callback = Callable[[CollectionId], None]
-
-
-@dataclass(slots=True, eq=False)
-class Manifest:
-    """One collection as this process knows it. Changed in place, and only between two awaits of the mirror's task or
-    in `Mirror.apply`; whoever plans from it copies what it needs before it awaits.
-
-    `segments` and `fresh` (rows and tombstones) share out `files`: a commit of rows concerns the few fresh files only,
-    and what looks at those need not look at thousands of segments.
-    """
-
-    collection: Collection
-    version: Version = NOTHING
-    ts: int = 0
-    head: str = ""
-    files: dict[FileId, File] = field(default_factory=dict)  # with those removed not long ago
-    segments: dict[FileId, File] = field(default_factory=dict)
-    fresh: dict[FileId, File] = field(default_factory=dict)
-    layout: Version = NOTHING  # the newest version that added or removed a segment; at first the version loaded
-    oldest: Version = NOTHING  # the oldest layout whose files are all here: earlier ones have lost files to `_purge`
-    _removed: deque[FileId] = field(default_factory=deque)  # those of `files`, in the order of their removal
-
-    def __post_init__(self) -> None:
-        for file in self.files.values():
-            self.put(file)
-
-    def live(self) -> list[File]:
-        """The files live at `version`."""
-        return [file for file in self.files.values() if file.removed == 0]
-
-    def live_fresh(self) -> list[File]:
-        """The fresh files among them."""
-        return [file for file in self.fresh.values() if file.removed == 0]
-
-    def live_rows(self) -> int:
-        """Rows in live files, less those that delete bitmaps mask; fresh tombstones are not subtracted."""
-        return sum(file.rows - file.dead for file in self.live() if file.kind is not FileKind.TOMBSTONES)
-
-    def load(self, delta: Delta) -> None:
-        """Take over a delta that lists all live files. When its segments came to be is not known; any layout from
-        then to now has the same ones."""
-        self.files, self.segments, self.fresh, self._removed = {}, {}, {}, deque()
-        for file in delta.added:
-            self.put(file)
-        self.version, self.ts, self.head, self.layout = delta.version, delta.ts, delta.head, delta.version
-        self.oldest = delta.version
-
-    def merge(self, delta: Delta) -> bool:
-        """Add a delta that begins at or before `version` and ends after it; whether it removed files."""
-        layout = self.layout
-        known = {id for id in delta.removed if id in self.files and self.files[id].removed}
-        for file in delta.added:
-            self.put(file)
-            if file.kind is FileKind.SEGMENT:
-                layout = max(layout, file.added)
-        removed = [id for id in delta.removed if id in self.files]  # others are purged already
-        self._removed.extend(sorted((id for id in removed if id not in known), key=delta.removed.__getitem__))
-        for id in removed:
-            self.put(replace(self.files[id], removed=delta.removed[id]))
-            if id in self.segments:
-                layout = max(layout, delta.removed[id])
-        self.version, self.ts, self.head, self.layout = delta.version, delta.ts, delta.head, layout
-        return bool(removed)
-
-    def forget_removed(self, version: Version) -> bool:
-        """Drop the files removed up to a version, and with them the layouts before; whether there were any."""
-        before = len(self._removed)
-        while self._removed and self.files[self._removed[0]].removed <= version:
-            file = self.files.pop(self._removed.popleft())
-            (self.segments if file.kind is FileKind.SEGMENT else self.fresh).pop(file.id)
-            self.oldest = max(self.oldest, file.removed)
-        return len(self._removed) < before
-
-    def put(self, file: File) -> None:
-        """List a file, in place of its older record."""
-        self.files[file.id] = file
-        (self.segments if file.kind is FileKind.SEGMENT else self.fresh)[file.id] = file
 
 
 class Mirror:
@@ -111,6 +32,7 @@ class Mirror:
 
     def __init__(self, store: MetadataStore, clock: Clock, poll_s: float = 1.0, keep_removed_s: float = 120.0) -> None:
         self.observed_s = float("-inf")  # monotonic time when the last successful refresh was sent
+        self.pinned = PinnedViews(store, clock)
         self._store = store
         self._clock = clock
         self._poll_s = poll_s
@@ -122,6 +44,7 @@ class Mirror:
         self._pushed: PayloadCache[bytes] = PayloadCache()
         self._stored: PayloadCache[bytes | memoryview] = PayloadCache()
         self._callbacks: list[Callback] = []
+        self._fork_callbacks: list[Callback] = []
         self._waiting: list[asyncio.Future[None]] = []  # for the next round
         self._served: list[asyncio.Future[None]] = []  # by the round in flight
         self._wake = asyncio.Event()
@@ -147,6 +70,11 @@ class Mirror:
         _answer(self._served + self._waiting, stopped)
         self._served, self._waiting = [], []
 
+    @property
+    def lost(self) -> bool:
+        """Whether the metadata service did not answer the last time it was asked."""
+        return not self._healthy
+
     async def refresh(self) -> None:
         """After it, the mirror is at least as fresh as the call: every commit acknowledged before is in it (I7)."""
         if self._task is None:
@@ -166,7 +94,8 @@ class Mirror:
         return None if collection_id is None else self._manifests[collection_id]
 
     def get(self, collection_id: CollectionId) -> Manifest | None:
-        return self._manifests.get(collection_id)
+        """The collection of that id, or the view of a pin of that id."""
+        return self._manifests.get(collection_id) or self.pinned.get(collection_id)
 
     def manifests(self) -> list[Manifest]:
         return list(self._manifests.values())
@@ -177,10 +106,15 @@ class Mirror:
         self._callbacks.append(callback)
         return lambda: self._callbacks.remove(callback)
 
+    def on_fork(self, callback: Callback) -> None:
+        """`callback(collection_id)` is called after a collection was read anew because the metadata service has lost
+        commits of it that this process had seen."""
+        self._fork_callbacks.append(callback)
+
     def apply(self, delta: Delta) -> bool:
         """Apply a pushed delta if it leaves no gap; True if it is applied or was known. After False: `hint`."""
         manifest = self._manifests.get(delta.collection_id)
-        if manifest is None or delta.after > manifest.version:
+        if manifest is None or delta.after > manifest.version or not manifest.precedes(delta):
             return False
         if delta.version > manifest.version:
             self._pushed.add(delta.payloads)
@@ -232,6 +166,8 @@ class Mirror:
             self._wake.clear()
             self._served, self._waiting = self._waiting, []
             failure = await self._try_round()
+            if failure is not None:  # no need to let those wait who came meanwhile: a server may hang for seconds
+                self._served, self._waiting = self._served + self._waiting, []
             _answer(self._served, failure)
             self._served = []
 
@@ -292,20 +228,41 @@ class Mirror:
         manifest = self._manifests.get(head.collection_id)
         if manifest is None:
             return  # dropped
-        forked = head.version < version_sent and await self._is_forked(manifest)
+        forked = await self._is_forked(manifest, head, version_sent)
         if head.version <= manifest.version and not forked:
             return
         delta = await self._read_delta(head.collection_id, NOTHING if forked else manifest.version)
+        if delta is not None and not forked and not manifest.precedes(delta):
+            forked = True
+            delta = await self._read_delta(head.collection_id, NOTHING)
         if delta is None:
             self._forget(head.collection_id)
         elif forked or (delta.after == 0 and delta.version > manifest.version):
+            known = manifest.version
             manifest.load(delta)
             self._changed(head.collection_id)
+            if forked:
+                self._tell_fork(manifest, known)
         elif delta.version > manifest.version:
             self._merge(manifest, delta)
 
-    async def _is_forked(self, manifest: Manifest) -> bool:
-        return await self._store.find_commit(manifest.collection.id, manifest.head) is None
+    async def _is_forked(self, manifest: Manifest, head: Head, version_sent: Version) -> bool:
+        """Whether the service has lost commits that this process has seen, by what its newest commit says."""
+        if head.version == manifest.version:
+            return bool(head.head) and head.head != manifest.head
+        lost = head.version < version_sent
+        return lost and await self._store.find_commit(manifest.collection.id, manifest.head) is None
+
+    def _tell_fork(self, manifest: Manifest, known: Version) -> None:
+        id = manifest.collection.id
+        log.error(
+            "metadata service has lost commits, the collection is read anew",
+            collection=id,
+            known=known,
+            now=manifest.version,
+        )
+        for callback in tuple(self._fork_callbacks):
+            callback(id)
 
     async def _read_delta(self, collection_id: CollectionId, after: Version) -> Delta | None:
         """None when the collection was dropped since `heads`."""

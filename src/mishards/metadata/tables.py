@@ -14,6 +14,9 @@ from sqlalchemy.dialects.mysql import MEDIUMBLOB, MEDIUMTEXT
 NAME_LENGTH = 255  # Milvus' limit
 TOKEN_LENGTH = 64  # node ids, nonces, uuids (32 hex digits)
 
+LIVE = "live"  # states of a collection
+DROPPED = "dropped"
+
 document_type = Text().with_variant(MEDIUMTEXT(), "mysql", "mariadb")
 payload_type = LargeBinary().with_variant(MEDIUMBLOB(), "mysql", "mariadb")
 options: dict[str, Any] = {"mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_bin"}  # MySQL's default ignores case
@@ -104,10 +107,36 @@ leases = Table(
     **options,
 )
 
+pins = Table(
+    "pins",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("collection_id", BigInteger, nullable=False),
+    Column("name", String(NAME_LENGTH), nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("holder", BigInteger, nullable=False),  # the collection whose files refer to objects of this one; 0: none
+    Column("until_ms", BigInteger),  # by the database's clock; NULL: for ever
+    Column("document", document_type, nullable=False),
+    Index("pins_name", "collection_id", "name", unique=True),
+    Index("pins_holder", "holder"),
+    **options,
+)
+
 members = Table(
     "members",
     metadata,
     Column("id", String(NAME_LENGTH), primary_key=True),
     Column("document", document_type, nullable=False),
+    **options,
+)
+
+requests = Table(
+    "requests",
+    metadata,
+    Column("id", String(NAME_LENGTH), primary_key=True),
+    Column("collection_id", BigInteger, nullable=False),
+    Column("uuid", String(TOKEN_LENGTH), nullable=False),  # of the commit; "" of a request that was given up
+    Column("at_ms", BigInteger, nullable=False),
+    Index("requests_at_ms", "at_ms"),
     **options,
 )

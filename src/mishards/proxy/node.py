@@ -12,10 +12,13 @@ from mishards.clock import Clock, hybrid
 from mishards.config import ProxySettings
 from mishards.errors import Kind, MishardsError
 from mishards.metadata.ids import IdBlocks
-from mishards.metadata.mirror import Manifest, Mirror
-from mishards.model import Collection, DataType, File, FileKind, Member
-from mishards.ports import IndexKind, Router
-from mishards.proxy.catalog import Catalog, check_database, readable_partitions
+from mishards.metadata.manifest import Manifest
+from mishards.metadata.mirror import Mirror
+from mishards.metadata.snapshots import MARK
+from mishards.model import Collection, CollectionId, DataType, File, FileKind, Member, Version
+from mishards.ports import IndexKind, MetadataStore
+from mishards.proxy.catalog import Catalog, check_database, read_only, readable_partitions
+from mishards.proxy.compactions import Compactions
 from mishards.proxy.defining import checked
 from mishards.proxy.querying import Querying
 from mishards.proxy.readers import Readers
@@ -33,12 +36,23 @@ from mishards.proxy.requests import (
 )
 from mishards.proxy.scatter import Scatter
 from mishards.proxy.searching import Searching
+from mishards.proxy.snapshots import Snapshots
 from mishards.proxy.versions import Versions
-from mishards.proxy.writers import Writers
+from mishards.proxy.writers import Writers, answered
 from mishards.proxy.writing import Writing
-from mishards.wire.definitions import AnyDefinition, DefineRequest
+from mishards.wire.definitions import (
+    AnyDefinition,
+    DefineRequest,
+    Definition,
+    DropAlias,
+    LoadCollection,
+    LoadPartitions,
+    ReleaseCollection,
+    ReleasePartitions,
+)
 from mishards.wire.membership import Membership
 from mishards.wire.messages import FlushRequest
+from mishards.wire.ownership import Ownership
 from mishards.wire.peers import Peers
 from mishards.wire.placement import Placement
 
@@ -52,9 +66,10 @@ class ProxyNode:
     def __init__(
         self,
         mirror: Mirror,
+        store: MetadataStore,
         membership: Membership,
         peers: Peers,
-        router: Router,
+        ownership: Ownership,
         placement: Placement,
         ids: IdBlocks,
         index_kind: Callable[[str], IndexKind],
@@ -68,8 +83,8 @@ class ProxyNode:
         self._clock = clock
         self._catalog = Catalog(mirror)
         self._readers = Readers(membership, peers, clock, settings.switch_wait_s)
-        self._writers = Writers(membership, peers, router, clock)
-        read_path = ReadPath(
+        self._writers = Writers(membership, peers, ownership, clock)
+        self._read_path = read_path = ReadPath(
             self._catalog,
             Versions(mirror, clock, settings.bounded_staleness_s),
             self._readers,
@@ -82,7 +97,9 @@ class ProxyNode:
             read_path, index_kind, clock, settings.result_bytes_direct, settings.result_bytes_max
         )
         self._querying = Querying(read_path, settings.result_bytes_max)
-        self._writing = Writing(self._catalog, self._querying, self._writers, ids, clock)
+        self._writing = Writing(self._catalog, self._querying, self._writers, ids, store, clock)
+        self.compactions = Compactions(store, self._catalog, ids)
+        self.snapshots = Snapshots(store, self._catalog, ids, clock)
         self.in_flight = 0
 
     async def start(self) -> None:
@@ -103,12 +120,20 @@ class ProxyNode:
 
     async def define(self, definition: AnyDefinition) -> Collection | None:
         check_database(definition.database)
+        if not isinstance(definition, DropAlias) and MARK in definition.collection:
+            return await self._define_snapshot(definition)
         definition = await checked(definition, self._catalog, self._index_kind)
-        request = DefineRequest(definition)
+        request = DefineRequest(definition, self._clock.token())
         deadline_s = self._clock.monotonic_s() + DEFINE_S_MAX
-        reply = await self._writers.ask_any(lambda writer: writer.define(request), deadline_s)
+        reply = await self._writers.ask_any(lambda writer: answered(writer.define(request)), deadline_s)
         await self._catalog.refresh_if_possible()
         return reply.collection
+
+    async def _define_snapshot(self, definition: Definition) -> Collection:
+        """Snapshots are read without being loaded, so loading one is a success; nothing else can be done to it."""
+        if not isinstance(definition, LoadCollection | LoadPartitions | ReleaseCollection | ReleasePartitions):
+            raise read_only(definition.collection)
+        return (await self._catalog.fresh(definition.database, definition.collection)).collection
 
     # ------------------------------------------------------------------------------------------------------- data
 
@@ -135,9 +160,9 @@ class ProxyNode:
             collection = (await self._catalog.known(database, name)).collection
             request = FlushRequest(collection.id, FLUSH_S_MAX)
             replies = await self._writers.ask_owners(
-                collection.id,
+                collection,
                 range(collection.shards),
-                lambda writer, shards, retried, left_s, request=request: writer.flush(request),  # type: ignore[misc]
+                lambda writer, shards, left_s, request=request: writer.flush(request),  # type: ignore[misc]
                 deadline_s,
             )
             files = {file_id for reply in replies for file_id in reply.files}
@@ -172,6 +197,8 @@ class ProxyNode:
         if not collection.loaded:
             raise MishardsError(Kind.COLLECTION_NOT_LOADED, f"collection not loaded[collection={name}]")
         readable = readable_partitions(collection, partitions)
+        if manifest.frozen:  # a snapshot is loaded when it is asked for
+            return 100
         segments = [
             file.id for file in _data(manifest) if file.kind is FileKind.SEGMENT and file.partition_id in readable
         ]
@@ -206,6 +233,9 @@ class ProxyNode:
 
     async def fresh_ts(self) -> int:
         return hybrid(self._clock.unix_ms())
+
+    def layouts_in_use(self) -> dict[CollectionId, Version]:
+        return self._read_path.layouts_in_use()
 
     def members(self) -> Sequence[Member]:
         return self._membership.members()

@@ -55,10 +55,12 @@ class Querying:
                     limit=limit,
                     count=request.count,
                     deadline_s=left_s,
+                    expired_ts=reached.expired_ts,
                 )
             )
 
-        _, answers = await self._read_path.ask(request, reached, ask)
+        with self._read_path.using(reached.manifest):
+            _, answers = await self._read_path.ask(request, reached, ask)
         if request.count:
             total = sum(part.answer.count for part in answers)
             return QueryResult(collection=collection, output=(), rows=None, count=total, ts=reached.manifest.ts)
@@ -96,7 +98,8 @@ class Querying:
                 )
             )
 
-        plan, answers = await self._read_path.ask(strong, reached, ask)
+        with self._read_path.using(reached.manifest):
+            plan, answers = await self._read_path.ask(strong, reached, ask)
         rows = await merged(answers, (primary,), None, 0)
         return collection, rows.column(primary.column), plan.version
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
-from mishards.clock import Clock
+from mishards.clock import LOGICAL_BITS, Clock
 from mishards.errors import Kind, MishardsError
-from mishards.metadata.mirror import Manifest
-from mishards.model import Consistency, File, FileKind, NodeId
+from mishards.metadata.manifest import Manifest
+from mishards.model import CollectionId, Consistency, File, FileKind, NodeId, Version
 from mishards.proxy.catalog import Catalog, readable_partitions
 from mishards.proxy.plan import Plan, make_plan
 from mishards.proxy.readers import Readers
 from mishards.proxy.requests import Reading
 from mishards.proxy.scatter import A, PartAnswer, ReplanError, Scatter
 from mishards.proxy.versions import Versions
+from mishards.schema.expiry import expired_ts
 from mishards.wire.membership import Membership
 from mishards.wire.placement import Placement
 from mishards.wire.services import ReaderService
@@ -41,6 +43,7 @@ class Reached(NamedTuple):
 
     manifest: Manifest
     deadline_s: float  # monotonic
+    expired_ts: int = 0  # hybrid: rows up to it are left out, by every part alike
 
 
 def level_of(request: Reading, manifest: Manifest) -> Consistency:
@@ -68,6 +71,7 @@ class ReadPath:
         self._placement = placement
         self._clock = clock
         self._plans: dict[object, tuple[object, Planned]] = {}  # with what they depend on
+        self._in_use: dict[tuple[CollectionId, Version], int] = {}  # oldest layouts -> requests under way
         self.scatter = scatter
 
     async def reach(self, request: Reading) -> Reached:
@@ -75,7 +79,7 @@ class ReadPath:
         deadline_s = self._clock.monotonic_s() + request.timeout_s
         known = self._reached_already(request)
         if known is not None:
-            return Reached(known, deadline_s)
+            return Reached(known, deadline_s, self._expired_ts(known))
         try:
             async with asyncio.timeout(request.timeout_s):
                 manifest = await self._catalog.loaded(request.database, request.collection, request.partitions)
@@ -85,7 +89,12 @@ class ReadPath:
                 await self._membership.wait_for("reader", min(MEMBER_WAIT_S, request.timeout_s / 2))
         except TimeoutError as error:
             raise MishardsError(Kind.DEADLINE, f"not answered within {request.timeout_s:g} s") from error
-        return Reached(manifest, deadline_s)
+        return Reached(manifest, deadline_s, self._expired_ts(manifest))
+
+    def _expired_ts(self, manifest: Manifest) -> int:
+        """In a snapshot no row expires that had not when it was taken."""
+        now_ms = manifest.ts >> LOGICAL_BITS if manifest.frozen else self._clock.unix_ms()
+        return expired_ts(manifest.collection.properties, now_ms)
 
     def _reached_already(self, request: Reading) -> Manifest | None:
         """Nearly always everything needed is here: no waiting, no timer."""
@@ -122,6 +131,25 @@ class ReadPath:
             else:
                 return plan, answers
         raise AssertionError("unreachable")
+
+    @contextmanager
+    def using(self, manifest: Manifest) -> Iterator[None]:
+        """Around all that a request does with plans of this collection: they use no older layout than is known now."""
+        key = (manifest.collection.id, manifest.oldest)
+        self._in_use[key] = self._in_use.get(key, 0) + 1
+        try:
+            yield
+        finally:
+            self._in_use[key] -= 1
+            if not self._in_use[key]:
+                del self._in_use[key]
+
+    def layouts_in_use(self) -> dict[CollectionId, Version]:
+        """By collection the oldest layout that a request under way may use (P12)."""
+        oldest: dict[CollectionId, Version] = {}
+        for collection_id, layout in self._in_use:
+            oldest[collection_id] = min(layout, oldest.get(collection_id, layout))
+        return oldest
 
     def _plan(self, request: Reading, manifest: Manifest) -> Planned:
         """The plan at the manifest's version, kept until something it depends on changes (P18)."""

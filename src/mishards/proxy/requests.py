@@ -13,7 +13,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mishards.model import Collection, Consistency, File, Member
+from mishards.metadata.compactions import Compaction
+from mishards.model import Collection, CollectionId, Consistency, File, Member
+from mishards.ports import Pin
 from mishards.schema.columns import Column
 from mishards.wire.definitions import AnyDefinition
 
@@ -117,8 +119,73 @@ class IndexProgress(msgspec.Struct, frozen=True):
         return self.total - self.indexed
 
 
+class CompactionState(msgspec.Struct, frozen=True):
+    """`merged`: the segments that were made since it was asked for, of those in their `sources`. `executing`: the tasks
+    that builders have claimed right now, at least 1 until all is done."""
+
+    compaction: Compaction
+    executing: int
+    merged: Sequence[File]
+
+    @property
+    def done(self) -> bool:
+        return bool(self.compaction.done)
+
+
+class SnapshotService(Protocol):
+    """Snapshots, named within their collection (P13). COLLECTION_NOT_FOUND; PARAMETER_INVALID for an unknown name."""
+
+    async def create(self, database: str, collection: str, name: str, description: str) -> Pin:
+        """UNEXPECTED when the collection has one of that name."""
+        ...
+
+    async def drop(self, database: str, collection: str, name: str) -> None:
+        """A missing one is a success."""
+        ...
+
+    async def list(self, database: str, collection: str = "") -> list[Pin]:
+        """Of one collection, or of all."""
+        ...
+
+    async def describe(self, database: str, collection: str, name: str) -> Pin: ...
+
+    async def restore(self, database: str, collection: str, name: str, target: str) -> Collection:
+        """The new collection, not loaded, complete."""
+        ...
+
+    async def hold(self, database: str, collection: str, name: str, ttl_s: float) -> CollectionId:
+        """Keep the files of a snapshot for a time, also if it is dropped; what `release` wants."""
+        ...
+
+    async def release(self, id: int) -> None:
+        """Idempotent."""
+        ...
+
+
+class CompactionService(Protocol):
+    """Compactions that clients ask for."""
+
+    async def start(self, database: str, collection: str) -> int:
+        """Its id, above 0. COLLECTION_NOT_FOUND; METADATA_UNAVAILABLE."""
+        ...
+
+    async def state(self, id: int) -> CompactionState:
+        """PARAMETER_INVALID for one that was never asked for, or more than a day ago."""
+        ...
+
+    async def merged(self, database: str, collection: str) -> list[File]:
+        """The segments known that were made of others. COLLECTION_NOT_FOUND."""
+        ...
+
+
 class ProxyService(Protocol):
     """Every method raises MishardsError and nothing else."""
+
+    @property
+    def compactions(self) -> CompactionService: ...
+
+    @property
+    def snapshots(self) -> SnapshotService: ...
 
     async def collection(self, database: str, name: str) -> Collection:
         """The definition by name or alias, as fresh as the metadata service. COLLECTION_NOT_FOUND."""

@@ -68,7 +68,7 @@ class Searching:
         shape = await self._shapes.of(request, manifest.collection)
         check_queries(request.queries, shape.field)
         found = await self._joining.ask(
-            (shape.key, manifest.version),
+            (shape.key, manifest.version, reached.expired_ts),
             request.queries,
             len(request.queries) * shape.k,
             lambda asked: self._find_each(asked, shape, reached),
@@ -89,9 +89,10 @@ class Searching:
 
     async def _find_each(self, asked: list[Matrix], shape: Shape, reached: Reached) -> list[Found]:
         """One answer for each of several searches of one shape."""
-        if len(asked) == 1:
-            return [await self._find(asked[0], shape, reached)]
-        together = await self._find(np.concatenate(asked), shape, reached)
+        with self._read_path.using(reached.manifest):
+            if len(asked) == 1:
+                return [await self._find(asked[0], shape, reached)]
+            together = await self._find(np.concatenate(asked), shape, reached)
         return split(together, [len(queries) for queries in asked])
 
     async def _find(self, queries: Matrix, shape: Shape, reached: Reached) -> Found:
@@ -117,6 +118,7 @@ class Searching:
                     range_filter=request.range_filter,
                     output=tuple(field.id for field in output.fields) if direct else (),
                     deadline_s=left_s,
+                    expired_ts=reached.expired_ts,
                 )
             )
 

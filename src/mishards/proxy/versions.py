@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from mishards.clock import Clock
 from mishards.errors import Kind, MishardsError
-from mishards.metadata.mirror import Manifest, Mirror
+from mishards.metadata.manifest import Manifest
+from mishards.metadata.mirror import Mirror
 from mishards.model import Consistency
 
 CLIENT_EVENTUALLY_TS = 1  # what Milvus clients send as guarantee_timestamp for the levels
@@ -24,10 +25,13 @@ class Versions:
         self._bounded_staleness_s = bounded_staleness_s
 
     def suffices(self, manifest: Manifest, level: Consistency, guarantee_ts: int) -> bool:
-        """Whether the manifest is new enough as it is."""
+        """Whether the manifest is new enough as it is. A snapshot always is."""
+        if manifest.frozen:
+            return True
         if level is Consistency.STRONG or self._is_behind(manifest, level, guarantee_ts):
             return False
-        return level is not Consistency.BOUNDED or self._age_s() <= self._bounded_staleness_s
+        # During an outage there is nothing to wait for: polling goes on, and nothing is acknowledged meanwhile (P14).
+        return level is not Consistency.BOUNDED or self._mirror.lost or self._age_s() <= self._bounded_staleness_s
 
     async def reach(self, manifest: Manifest, level: Consistency, guarantee_ts: int) -> bool:
         """Whether the metadata service had to be asked.

@@ -1,7 +1,8 @@
 """Finding the writer that owns a shard (P2).
 
-Placement says who should own it; the writer itself says who does (NOT_OWNER names it). A lost writer is asked again
-until another one can take its lease over, as long as the request's deadline lasts.
+Placement says who should own it; the writer itself says who does (NOT_OWNER names it). After a loss the request is
+repeated, to whoever owns the shard by then, as long as its deadline lasts: it carries an id, so that it takes effect
+once (P3).
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from typing import TypeVar
 
 from mishards.clock import Clock
 from mishards.errors import Kind, MishardsError
-from mishards.model import CollectionId, Member, NodeId
-from mishards.ports import Item, Router
+from mishards.model import Collection, CollectionId, Member, NodeId
 from mishards.proxy.together import all_of
 from mishards.wire.membership import Membership
+from mishards.wire.ownership import Ownership
 from mishards.wire.peers import Peers
 from mishards.wire.services import WriterService
 
@@ -24,33 +25,45 @@ R = TypeVar("R")
 AGAIN = frozenset({Kind.PEER_LOST, Kind.NOT_OWNER, Kind.LEASE_HELD, Kind.FENCED, Kind.UNAVAILABLE})
 MEMBER_WAIT_S = 10.0  # for the first writer to be known
 LOST_S = 2.0  # a writer that was lost is not asked before, if there is another: it may take over
+SILENT_S_MAX = 10.0  # longer than a lease, so that another writer has it by then
 OWNERS_MAX = 100_000  # shards whose owners are remembered
-PAUSES_S = (0.0, 0.05, 0.1, 0.2, 0.4, 0.5)  # before the n-th try; the last one repeats
+PAUSES_S = (0.0, 0.05, 0.1, 0.2, 0.25)  # before the n-th try; the last one repeats
 
-OwnerCall = Callable[[WriterService, Sequence[int], bool, float], Awaitable[R]]
+OwnerCall = Callable[[WriterService, Sequence[int], float], Awaitable[R]]
+
+
+async def answered(call: Awaitable[R]) -> R:
+    """The answer of a writer. PEER_LOST when it is silent for long, a paused process perhaps: it may be asked again, or
+    another one in its place, when what it was asked for carries an id. A writer that is only slow works on, and gives
+    the repetition the answer of the first."""
+    try:
+        async with asyncio.timeout(SILENT_S_MAX):
+            return await call
+    except TimeoutError as error:
+        raise MishardsError(Kind.PEER_LOST, f"the writer has not answered for {SILENT_S_MAX:g} s") from error
 
 
 class Writers:
     """The writers as this proxy sees them."""
 
-    def __init__(self, membership: Membership, peers: Peers, router: Router, clock: Clock) -> None:
+    def __init__(self, membership: Membership, peers: Peers, ownership: Ownership, clock: Clock) -> None:
         self._membership = membership
         self._peers = peers
-        self._router = router
+        self._ownership = ownership
         self._clock = clock
         self._owners: dict[tuple[CollectionId, int], NodeId] = {}
         self._lost_until: dict[NodeId, float] = {}
 
     async def ask_owners(
-        self, collection_id: CollectionId, shards: Sequence[int], call: OwnerCall[R], deadline_s: float
+        self, collection: Collection, shards: Sequence[int], call: OwnerCall[R], deadline_s: float
     ) -> list[R]:
-        """One call per owner with its shards. `call` gets the writer, its shards, whether it may be a repetition, and
-        the seconds left."""
+        """One call per owner with its shards, repeated after a loss. `call` gets the writer, its shards and the seconds
+        left. The first failure is raised; what other owners did meanwhile is theirs to say."""
         await self._membership.wait_for("writer", MEMBER_WAIT_S)
         groups: dict[NodeId, list[int]] = {}
         for shard in shards:
-            groups.setdefault(self._owner(collection_id, shard), []).append(shard)
-        answers = await all_of([self._ask(collection_id, mine, call, deadline_s) for mine in groups.values()])
+            groups.setdefault(self._owner(collection, shard), []).append(shard)
+        answers = await all_of([self._ask(collection, mine, call, deadline_s) for mine in groups.values()])
         return [reply for replies in answers for reply in replies]
 
     async def ask_any(self, call: Callable[[WriterService], Awaitable[R]], deadline_s: float) -> R:
@@ -70,47 +83,44 @@ class Writers:
 
     async def _ask(
         self,
-        collection_id: CollectionId,
+        collection: Collection,
         shards: Sequence[int],
         call: OwnerCall[R],
         deadline_s: float,
         tries: int = 0,
-        retried: bool = False,
     ) -> list[R]:
+        redirected = False
         while True:
             owner = NodeId("")
             try:
-                owner = self._owner(collection_id, shards[0])
+                owner = self._owner(collection, shards[0])
                 member = next((member for member in self._members() if member.id == owner), None)
                 if member is None:
                     raise MishardsError(Kind.PEER_LOST, f"writer {owner} has left")
-                reply = await call(self._peers.writer(member), shards, retried, deadline_s - self._clock.monotonic_s())
+                reply = await call(self._peers.writer(member), shards, deadline_s - self._clock.monotonic_s())
             except MishardsError as error:
                 if error.kind not in AGAIN:
                     raise
                 if error.kind is Kind.PEER_LOST:
-                    retried = True
                     self._lost_until[owner] = self._clock.monotonic_s() + LOST_S
-                self._learn(collection_id, shards, error)
+                self._learn(collection.id, shards, error)
                 await self._pause(tries, deadline_s, error)
                 tries += 1
-                if error.kind is Kind.NOT_OWNER and len(shards) > 1:  # it owned some of them, perhaps
-                    alone = [self._ask(collection_id, [shard], call, deadline_s, tries, retried) for shard in shards]
+                if error.kind is Kind.NOT_OWNER and redirected and len(shards) > 1:  # they have several owners
+                    alone = [self._ask(collection, [shard], call, deadline_s, tries) for shard in shards]
                     return [reply for replies in await all_of(alone) for reply in replies]
+                redirected = error.kind is Kind.NOT_OWNER
             else:
                 return [reply]
 
-    def _owner(self, collection_id: CollectionId, shard: int) -> NodeId:
-        known = self._owners.get((collection_id, shard))
+    def _owner(self, collection: Collection, shard: int) -> NodeId:
+        known = self._owners.get((collection.id, shard))
         now_s = self._clock.monotonic_s()
         members = self._members()
         if known is not None and any(member.id == known for member in members):
             return known
         members = tuple(m for m in members if self._lost_until.get(m.id, 0.0) <= now_s) or members
-        if len(members) == 1:
-            return members[0].id
-        key = f"shard:{collection_id}/{shard}"
-        return self._router.place(members, [Item(key, 1)], 1)[key][0]
+        return self._ownership.owners(collection.id, collection.shards, members)[shard]
 
     def _learn(self, collection_id: CollectionId, shards: Sequence[int], error: MishardsError) -> None:
         """NOT_OWNER names the owner; anything else makes us forget what we believed."""
@@ -118,7 +128,7 @@ class Writers:
             self._owners.clear()
         for shard in shards:
             self._owners.pop((collection_id, shard), None)
-            if error.kind is Kind.NOT_OWNER and error.detail and len(shards) == 1:
+            if error.kind is Kind.NOT_OWNER and error.detail:
                 self._owners[collection_id, shard] = NodeId(error.detail)
 
     def _members(self) -> tuple[Member, ...]:

@@ -1,7 +1,8 @@
 """Inserts, upserts and deletes: checked, encoded, split over shards, sent to their owners (P2, P3).
 
-What one owner gets is one commit; a write that spans owners is atomic per owner. A write is repeated after a lost
-answer: rows and tombstones carry their keys, so doing it twice leaves what doing it once leaves.
+What one owner gets is one commit; a write that spans owners is atomic per owner. A write carries an id, under which
+each shard's part takes effect once however often it is repeated. When the outcome stays unknown the metadata service is
+asked: what is not committed by then never will be, so that the client gets a definite answer.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ from mishards.errors import Kind, MishardsError, invalid
 from mishards.filter import Filter
 from mishards.metadata.ids import IdBlocks
 from mishards.model import Collection, PartitionId, Schema
+from mishards.ports import MetadataStore
 from mishards.proxy.catalog import Catalog
 from mishards.proxy.filters import compiled
 from mishards.proxy.querying import Querying
 from mishards.proxy.requests import DeleteRequest, Mutation, QueryRequest, RowsRequest
-from mishards.proxy.writers import Writers
+from mishards.proxy.writers import Writers, answered
 from mishards.schema.columns import Column
 from mishards.schema.keys import arrow_type, shard_of
 from mishards.schema.rows import encode_keys, encode_rows
@@ -31,7 +33,7 @@ from mishards.segment.fresh import encode_rows as seal_rows
 from mishards.segment.fresh import encode_tombstones as seal_tombstones
 from mishards.segment.fresh import tombstones_of
 from mishards.segment.keys import ascending, last_of_each_key
-from mishards.wire.messages import ShardWrite, WriteReply, WriteRequest
+from mishards.wire.messages import ShardWrite, WriteReply, WriteRequest, request_part
 from mishards.wire.services import WriterService
 
 W = TypeVar("W", RowsRequest, DeleteRequest)
@@ -40,15 +42,23 @@ ANY_PARTITION = PartitionId(0)
 SHORT_ROWS = 256  # of short values: encoded in well under a millisecond; more, or longer ones, in a thread
 SHORT_BYTES = 64 << 10
 
+UNSURE = frozenset({Kind.DEADLINE, Kind.UNAVAILABLE, Kind.METADATA_UNAVAILABLE, Kind.INTERNAL})  # may have been written
+RESOLVE_SHARE = 0.1  # of a write's time is kept to learn its outcome ...
+RESOLVE_S_MAX = 1.0  # ... but no more, ...
+RESOLVE_S_MIN = 0.1  # ... and not less
+
 
 class Writing:
     """Answers `ProxyService.write` and `.delete`."""
 
-    def __init__(self, catalog: Catalog, querying: Querying, writers: Writers, ids: IdBlocks, clock: Clock) -> None:
+    def __init__(
+        self, catalog: Catalog, querying: Querying, writers: Writers, ids: IdBlocks, store: MetadataStore, clock: Clock
+    ) -> None:
         self._catalog = catalog
         self._querying = querying
         self._writers = writers
         self._ids = ids
+        self._store = store
         self._clock = clock
 
     async def write(self, request: RowsRequest) -> Mutation:
@@ -144,23 +154,45 @@ class Writing:
     ) -> int:
         """The newest hybrid timestamp of the commits."""
         request_id = self._clock.token()
+        reserve_s = min(RESOLVE_S_MAX, RESOLVE_SHARE * (deadline_s - self._clock.monotonic_s()))
 
-        def write(writer: WriterService, shards: Sequence[int], retried: bool, left_s: float) -> Awaitable[WriteReply]:
+        def write(writer: WriterService, shards: Sequence[int], left_s: float) -> Awaitable[WriteReply]:
             mine = tuple(part for part in parts if part.shard in shards)
-            return writer.write(
-                WriteRequest(
-                    collection_id=collection.id,
-                    partition_id=partition_id,
-                    schema_ts=collection.updated_ts,
-                    replaces=replaces or retried,
-                    shards=mine,
-                    request_id=f"{request_id}/{','.join(str(part.shard) for part in mine)}",
-                    deadline_s=left_s,
-                )
+            request = WriteRequest(
+                collection_id=collection.id,
+                partition_id=partition_id,
+                schema_ts=collection.updated_ts,
+                replaces=replaces,
+                shards=mine,
+                request_id=request_id,
+                deadline_s=left_s,
             )
+            return answered(writer.write(request))
 
-        replies = await self._writers.ask_owners(collection.id, [part.shard for part in parts], write, deadline_s)
+        shards = [part.shard for part in parts]
+        try:
+            replies = await self._writers.ask_owners(collection, shards, write, deadline_s - reserve_s)
+        except MishardsError as error:
+            return await self._resolved(request_id, shards, error, max(reserve_s, RESOLVE_S_MIN))
         return max(reply.ts for reply in replies)
+
+    async def _resolved(self, request_id: str, shards: Sequence[int], error: MishardsError, wait_s: float) -> int:
+        """The timestamp of a write that was done although `error` says otherwise; else the error, with what was written
+        of it. Nothing more will be."""
+        if error.kind is Kind.RATE_LIMIT or (len(shards) == 1 and error.kind not in UNSURE):
+            raise error
+        ids = {request_part(request_id, shard): shard for shard in shards}
+        try:
+            async with asyncio.timeout(wait_s):
+                outcomes = await self._store.abort_requests(list(ids))
+        except (MishardsError, TimeoutError):
+            message = f"{error.message}; whether it was written is not known"
+            raise MishardsError(error.kind, message, error.detail) from error
+        written = sorted(ids[id] for id, outcome in outcomes.items() if outcome.applied)
+        if len(written) == len(shards):
+            return max(outcome.ts for outcome in outcomes.values())
+        done = f"only its rows in shards {written} were written" if written else "nothing was written"
+        raise MishardsError(error.kind, f"{error.message}; {done}", error.detail) from error
 
 
 def _is_short(request: RowsRequest) -> bool:

@@ -15,7 +15,8 @@ import structlog
 
 from mishards.clock import Clock
 from mishards.errors import Kind, MishardsError
-from mishards.metadata.mirror import Manifest, Mirror
+from mishards.metadata.manifest import Manifest
+from mishards.metadata.mirror import Mirror
 from mishards.model import Collection, CollectionId, File, FileId, FileKind, NodeId
 from mishards.ports import Storage
 from mishards.reader.hosted import Hosted
@@ -28,6 +29,7 @@ from mishards.wire.placement import Placement, file_key
 log = structlog.get_logger(__name__)
 
 KEEP_UNPLACED_S = 60.0  # a file placed elsewhere is kept that long: the new owner may not be ready yet
+KEEP_FROZEN_S = 60.0  # what a snapshot needs is kept that long after the last request for it
 LOOK_S = KEEP_UNPLACED_S / 4  # between looks at everything
 RETRY_S = 1.0
 
@@ -57,6 +59,7 @@ class Holdings:
         self._hosted: dict[CollectionId, Hosted] = {}
         self._epoch = 1
         self._news: set[CollectionId] = set()  # to be followed
+        self._asked_s: dict[CollectionId, float] = {}  # of frozen views: the last request; monotonic
         self._followed: dict[CollectionId, object] = {}  # the state whose segments are all held, or left out
         self._members = -1  # the epoch of the last look at everything
         self._looked_s = -math.inf
@@ -93,6 +96,8 @@ class Holdings:
         manifest = self._mirror.get(collection_id)
         if manifest is None or not manifest.collection.loaded:
             raise MishardsError(Kind.NOT_LOADED, f"collection {collection_id} is not loaded here")
+        if manifest.frozen:
+            self._asked_s[collection_id] = self._clock.monotonic_s()
         hosted = self._hosted.get(collection_id)
         if hosted is None or hosted.manifest is not manifest or hosted.applied > manifest.version:  # a restored past
             hosted = Hosted(manifest, self._mirror, self._storage, self._loader)
@@ -163,6 +168,10 @@ class Holdings:
             if manifest is None or not manifest.collection.loaded:
                 self._forget(collection_id)
                 continue
+            if manifest.frozen:
+                if now_s - self._asked_s.get(collection_id, -math.inf) > KEEP_FROZEN_S:
+                    self._forget(collection_id)
+                continue
             try:
                 await self._follow_collection(manifest)
             except MishardsError as error:
@@ -174,6 +183,7 @@ class Holdings:
 
     def _forget(self, collection_id: CollectionId) -> None:
         self._followed.pop(collection_id, None)
+        self._asked_s.pop(collection_id, None)
         if self._hosted.pop(collection_id, None) is not None:
             self._placement.forget(collection_id)
             self._tell()

@@ -12,7 +12,8 @@ from functools import partial
 from typing import TypeVar
 
 from mishards.errors import Kind, MishardsError
-from mishards.metadata.mirror import Manifest, Mirror
+from mishards.metadata.manifest import Manifest
+from mishards.metadata.mirror import Mirror
 from mishards.model import File, FileId, FileKind, Version
 from mishards.ports import Storage
 from mishards.reader.loading import Loader
@@ -49,7 +50,7 @@ class Hosted:
         self.unplaced_since: dict[FileId, float] = {}  # files held that belong to other nodes; monotonic
         self._fetching = asyncio.Semaphore(FETCHES_MAX)
         self._used_s = 0.0  # when segments were last marked as used, by searches over frozen sources
-        self._frozen: dict[tuple[int, tuple[int, ...]], list[Source]] = {}  # by version and files, the newest last
+        self._frozen: dict[tuple[int, tuple[int, ...], int], list[Source]] = {}  # by version, files, expiry
 
     async def stop(self) -> None:
         """End the loads under way."""
@@ -131,28 +132,31 @@ class Hosted:
         self.drop(gone)
         return gone
 
-    def sources(self, files: Iterable[File], version: int, now_s: float) -> list[Source]:
-        """Exactly these files exactly at `version`, frozen. All are held and applied."""
+    def sources(self, files: Iterable[File], version: int, now_s: float, expired_ts: int = 0) -> list[Source]:
+        """Exactly these files exactly at `version`, without the rows that expired up to that timestamp, frozen. All are
+        held and applied."""
         sources = []
         rows: dict[int, list[FileId]] = {}
         for file in files:
             if file.kind is FileKind.SEGMENT:
                 segment = self.segments[file.id]
                 segment.used_s = now_s
-                sources.append(segment.source(version))
+                sources.append(segment.source(version, expired_ts))
             else:
                 rows.setdefault(file.shard, []).append(file.id)
         for shard, ids in rows.items():
-            sources.extend(self._tail(shard).sources(ids, version))
+            sources.extend(self._tail(shard).sources(ids, version, expired_ts))
         return sources
 
-    def sources_now(self, files: tuple[int, ...], version: int, now_s: float) -> list[Source] | None:
+    def sources_now(
+        self, files: tuple[int, ...], version: int, now_s: float, expired_ts: int = 0
+    ) -> list[Source] | None:
         """What `sources` gives when the version is applied and every file is held; else None.
 
         Kept for the searches that follow, which name the same files until the next commit: no version that is applied
         ever changes.
         """
-        key = (version, files)
+        key = (version, files, expired_ts)
         frozen = self._frozen.get(key)
         if frozen is None:
             if self.applied < version:
@@ -161,7 +165,7 @@ class Hosted:
             named = [file for id in files if (file := known.get(FileId(id))) is not None and self.holds(file)]
             if len(named) < len(files):
                 return None
-            frozen = self._frozen[key] = self.sources(named, version, now_s)
+            frozen = self._frozen[key] = self.sources(named, version, now_s, expired_ts)
             while len(self._frozen) > FROZEN_MAX:
                 del self._frozen[next(iter(self._frozen))]
         elif now_s - self._used_s > USED_S:

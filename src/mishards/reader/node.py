@@ -101,7 +101,7 @@ class ReaderNode:
         if quick is not None:
             return quick
         async with self._admitted(request.deadline_s):
-            hosted, sources = await self._sources(request.collection_id, request.version, request.files)
+            hosted, sources = await self._sources(request)
             collection = hosted.manifest.collection
             schema = collection.schema
             question = _question(collection, request, await self._condition(request, collection))
@@ -119,7 +119,7 @@ class ReaderNode:
             hosted = self._holdings.hosted(CollectionId(request.collection_id))
         except MishardsError:
             return None
-        sources = hosted.sources_now(request.files, request.version, self._clock.monotonic_s())
+        sources = hosted.sources_now(request.files, request.version, self._clock.monotonic_s(), request.expired_ts)
         if sources is None or weight(request.filter, request.template) > INLINE_FILTER_WEIGHT:
             return None
         collection = hosted.manifest.collection
@@ -146,7 +146,7 @@ class ReaderNode:
 
     async def query(self, request: m.QueryPart) -> m.QueryRows:
         async with self._admitted(request.deadline_s):
-            hosted, sources = await self._sources(request.collection_id, request.version, request.files)
+            hosted, sources = await self._sources(request)
             schema = hosted.manifest.collection.schema
             condition = await self._condition(request, hosted.manifest.collection)
             if request.count:
@@ -207,8 +207,9 @@ class ReaderNode:
             raise MishardsError(Kind.RATE_LIMIT, f"reader works on {self.in_flight} requests, its limit is {limit}")
         return _Admission(self, deadline_s)
 
-    async def _sources(self, collection_id: int, version: int, files: tuple[int, ...]) -> tuple[Hosted, list[Source]]:
+    async def _sources(self, request: m.SearchPart | m.QueryPart) -> tuple[Hosted, list[Source]]:
         """The named files at the version, held and applied (P8)."""
+        collection_id, version = request.collection_id, request.version
         hosted = await self._hosted(collection_id)
         if hosted.manifest.version < version:
             await self._refresh()
@@ -219,9 +220,9 @@ class ReaderNode:
             )
         if hosted.applied < version:
             await hosted.advance()
-        named = self._named(hosted, version, files)
+        named = self._named(hosted, version, request.files)
         await self._hold(hosted, named)
-        return hosted, hosted.sources(named, version, self._clock.monotonic_s())
+        return hosted, hosted.sources(named, version, self._clock.monotonic_s(), request.expired_ts)
 
     def _named(self, hosted: Hosted, version: int, files: tuple[int, ...]) -> list[File]:
         """The records of the files. GONE."""
@@ -235,17 +236,20 @@ class ReaderNode:
         return named
 
     async def _hosted(self, collection_id: int) -> Hosted:
-        """NOT_LOADED only when the metadata service says so too."""
+        """NOT_LOADED only when the metadata service says so too. The id may be that of a pin: its view is read."""
+        id = CollectionId(collection_id)
         try:
-            return self._holdings.hosted(CollectionId(collection_id))
+            return self._holdings.hosted(id)
         except MishardsError:
-            await self._refresh()
-            return self._holdings.hosted(CollectionId(collection_id))
+            await self._refresh(None if self._mirror.get(id) else id)
+            return self._holdings.hosted(id)
 
-    async def _refresh(self) -> None:
+    async def _refresh(self, pin: CollectionId | None = None) -> None:
         """While the metadata service is down another reader may know more: NOT_CAUGHT_UP, not the outage (P8, I17)."""
         try:
             await self._mirror.refresh()
+            if pin is not None and self._mirror.get(pin) is None:
+                await self._mirror.pinned.load(pin)
         except MishardsError as error:
             if error.kind is Kind.METADATA_UNAVAILABLE:
                 raise MishardsError(Kind.NOT_CAUGHT_UP, f"behind, and {error.message}") from error

@@ -15,15 +15,16 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mishards.index.exact import normalised
-from mishards.model import VERSION_COLUMN, Collection, File, Schema
+from mishards.model import TS_COLUMN, VERSION_COLUMN, Collection, File, Schema
 from mishards.ports import Matrix, VectorIndex
 from mishards.reader.deaths import Deaths
 from mishards.reader.interims import Interims
-from mishards.reader.source import MaskCache, Source
+from mishards.reader.source import Mask, MaskCache, Source
 from mishards.segment.fresh import Tombstones
 from mishards.segment.keys import KeyIndex
 from mishards.segment.kill import killed
 from mishards.segment.read import open_scalars, open_vectors
+from mishards.segment.rewrite import expired
 
 
 class SegmentColumns:
@@ -36,6 +37,10 @@ class SegmentColumns:
         self.key_index = KeyIndex(self.keys)
         self.versions: NDArray[np.int64] = _one_chunk(scalars.column(VERSION_COLUMN)).to_numpy()
         self.masks = MaskCache()
+        self._ts: NDArray[np.int64] | None = None  # None: not known of any row
+        if TS_COLUMN in scalars.column_names:
+            self._ts = _one_chunk(scalars.column(TS_COLUMN)).to_numpy()
+        self._kept: tuple[int, Mask | None] = (0, None)  # by the newest `expired_ts` asked for
         self._vectors = dict(vectors)
         self._units: weakref.WeakValueDictionary[int, Matrix] = weakref.WeakValueDictionary()
 
@@ -48,6 +53,17 @@ class SegmentColumns:
             if field.id in vectors
         }
         return cls(open_scalars(scalars), matrices, schema)
+
+    def kept(self, expired_ts: int) -> Mask | None:
+        """Which rows (rows,) are not expired; None when none is. Not to be written to."""
+        if self._ts is None or not expired_ts:
+            return None
+        at, kept = self._kept
+        if at != expired_ts:
+            gone = expired(self._ts, expired_ts)
+            kept = ~gone if gone.any() else None
+            self._kept = (expired_ts, kept)
+        return kept
 
     def vectors(self, field_id: int) -> Matrix:
         return self._vectors[field_id]
@@ -105,12 +121,14 @@ class HeldSegment:
         positions = killed(columns.key_index, columns.versions, self.file.partition_id, tombstones, version)
         self._deaths.kill(positions, version)
 
-    def source(self, version: int) -> Source:
+    def source(self, version: int, expired_ts: int = 0) -> Source:
         columns, file_id = self.columns, self.file.id
+        kept = columns.kept(expired_ts) if self.file.oldest_ts <= expired_ts else None
+        alive = self._deaths.alive(version)
         return Source(
             rows=columns.rows,
             planned=self.file.rows,
-            alive=self._deaths.alive(version),
+            alive=kept if alive is None else alive if kept is None else alive & kept,
             place_of=lambda positions: (np.full(len(positions), file_id, np.int64), positions),
             keys=columns.keys,
             table=columns.table,

@@ -113,13 +113,13 @@ class Tail:
         """Where the file's rows begin in its source."""
         return self._homes[file_id].chunks[file_id].start
 
-    def sources(self, files: Iterable[FileId], version: int) -> list[Source]:
-        """The rows of exactly these files, alive at `version`."""
+    def sources(self, files: Iterable[FileId], version: int, expired_ts: int = 0) -> list[Source]:
+        """The rows of exactly these files, alive at `version` and not expired."""
         wanted: dict[int, tuple[Block, list[Chunk]]] = {}
         for file_id in files:
             block = self._homes[file_id]
             wanted.setdefault(id(block), (block, []))[1].append(block.chunks[file_id])
-        return [block.source(chunks, version) for block, chunks in wanted.values()]
+        return [block.source(chunks, version, expired_ts) for block, chunks in wanted.values()]
 
 
 class Block:
@@ -164,7 +164,7 @@ class Block:
         died = self._died.view(self.rows)
         died[positions] = np.minimum(died[positions], version)
 
-    def source(self, chunks: list[Chunk], version: int) -> Source:
+    def source(self, chunks: list[Chunk], version: int, expired_ts: int) -> Source:
         rows = self.rows
         if self._table is None:
             self._table = pa.Table.from_batches(self._batches)
@@ -173,7 +173,7 @@ class Block:
         return Source(
             rows=rows,
             planned=sum(chunk.file.rows for chunk in chunks),
-            alive=self._alive(chunks, version),
+            alive=self._alive([chunk for chunk in chunks if not 0 < chunk.file.newest_ts <= expired_ts], version),
             place_of=lambda positions: (files[positions], positions - starts[positions]),
             keys=table.column(self._schema.primary.column),
             table=table,

@@ -9,6 +9,7 @@ from mishards.schema.limits import NAME_LENGTH_MAX
 
 _FIRST = re.compile(r"[A-Za-z_]")
 _NAME = re.compile(r"[A-Za-z0-9_]+")
+_SNAPSHOT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
 def check_collection_name(name: str) -> None:
@@ -29,6 +30,15 @@ def check_field_name(name: str) -> None:
 
 def check_index_name(name: str) -> None:
     _check("index name", name)
+
+
+def check_snapshot_name(name: str) -> None:
+    """Dots and dashes too, for dates."""
+    if not name or len(name) > NAME_LENGTH_MAX:
+        raise invalid(f"a snapshot's name has 1 to {NAME_LENGTH_MAX} characters, got {len(name)}")
+    if not _SNAPSHOT.fullmatch(name):
+        rule = "it can only contain numbers, letters, underscores, dots and dashes, not begin with a dot or dash"
+        raise _refused("snapshot name", name, rule)
 
 
 def _check(what: str, name: str) -> None:

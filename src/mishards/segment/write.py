@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mishards.model import VERSION_COLUMN, Field, FieldId, Schema
+from mishards.model import TS_COLUMN, VERSION_COLUMN, Field, FieldId, Schema
 from mishards.segment.footer import append_footer
 
 _GATHERED_BYTES = 8 << 20  # of vectors copied at once while they are written in key order
@@ -40,23 +40,35 @@ class SegmentFiles:
     rows: int
     pk_min: int | str
     pk_max: int | str
+    oldest_ts: int = 0  # hybrid, of the rows' commits; 0: that of some row is not known
+    newest_ts: int = 0
 
 
 def write_segment(rows: pa.Table, schema: Schema, directory: Path, collection_id: int, shard: int) -> SegmentFiles:
     """Write a segment of these rows into `directory`.
 
-    `rows`: at least one, in any order, each primary key once; all columns of the schema and `VERSION_COLUMN`.
+    `rows`: at least one, in any order, each primary key once; all columns of the schema, `VERSION_COLUMN`, and
+    `TS_COLUMN` where timestamps are known.
     """
     keys = rows.column(schema.primary.column)
     order = np.asarray(pc.sort_indices(keys), dtype=np.int64)
     ordered = bool((order[:-1] < order[1:]).all())
-    scalars = rows.select([*(field.column for field in schema.scalars), VERSION_COLUMN])
+    system = [name for name in (VERSION_COLUMN, TS_COLUMN) if name in rows.column_names]
+    scalars = rows.select([*(field.column for field in schema.scalars), *system])
     parts = [_write_scalars(scalars if ordered else scalars.take(order), directory, collection_id, shard)]
     parts += [
         _write_vectors(rows.column(field.column), None if ordered else order, field, directory, collection_id, shard)
         for field in schema.vectors
     ]
-    return SegmentFiles(tuple(parts), rows.num_rows, keys[int(order[0])].as_py(), keys[int(order[-1])].as_py())
+    key_range = keys[int(order[0])].as_py(), keys[int(order[-1])].as_py()
+    return SegmentFiles(tuple(parts), rows.num_rows, *key_range, *_ts_range(rows))
+
+
+def _ts_range(rows: pa.Table) -> tuple[int, int]:
+    if TS_COLUMN not in rows.column_names:
+        return 0, 0
+    bounds = pc.min_max(rows.column(TS_COLUMN))
+    return bounds["min"].as_py(), bounds["max"].as_py()
 
 
 def write_deletes(dead: NDArray[np.bool_], path: Path, collection_id: int, shard: int) -> int:

@@ -23,7 +23,7 @@ from mishards.errors import MishardsError
 from mishards.metadata.ids import IdBlocks
 from mishards.metadata.mirror import Mirror
 from mishards.model import ROLES, Member, NodeId
-from mishards.ports import MetadataStore
+from mishards.ports import MetadataStore, Storage
 from mishards.server.roles import start_builder, start_proxy, start_reader, start_writer
 from mishards.server.shared import (
     Shared,
@@ -37,6 +37,7 @@ from mishards.server.shared import (
 from mishards.wire.announce import Announcer
 from mishards.wire.membership import Membership
 from mishards.wire.messages import NodeStatus, Nothing, Notice
+from mishards.wire.ownership import Ownership
 from mishards.wire.peers import Peers
 from mishards.wire.placement import Placement
 from mishards.wire.serving import WireServer
@@ -86,7 +87,7 @@ class Server:
             self.node_id = node_identity(settings, self.standalone, data, clock)
             store = await self._open_store()
             parts.push_async_callback(store.close)
-            storage = await open_storage(settings)
+            storage = await self._open_storage()
             self._mirror = Mirror(store, clock, settings.poll_s)
             await self._mirror.start()
             parts.push_async_callback(self._mirror.stop)
@@ -124,8 +125,8 @@ class Server:
                 membership=membership,
                 peers=peers,
                 announcer=announcer,
-                router=router,
                 placement=Placement(router),
+                ownership=Ownership(router),
             )
             if "reader" in self.roles:
                 self._offer("reader", await start_reader(shared, parts), parts)
@@ -179,12 +180,24 @@ class Server:
             in_flight=0 if reader is None else reader.in_flight,
             collections={manifest.collection.id: manifest.version for manifest in self._mirror.manifests()},
             held={} if reader is None else reader.held(),
+            floors=self._floors(),
         )
+
+    def _floors(self) -> dict[int, int]:
+        """Plans use the layouts that the mirror still knows, and those in use may be older."""
+        floors: dict[int, int] = {manifest.collection.id: manifest.oldest for manifest in self._mirror.manifests()}
+        if self._proxy is not None:
+            for collection_id, layout in self._proxy.layouts_in_use().items():
+                floors[collection_id] = min(layout, floors.get(collection_id, layout))
+        return floors
 
     # ---------------------------------------------------------------------------------------------------- the parts
 
     async def _open_store(self) -> MetadataStore:
         return await open_store(self.settings, self._clock)
+
+    async def _open_storage(self) -> Storage:
+        return await open_storage(self.settings)
 
     def _offer(self, name: str, service: object, parts: AsyncExitStack) -> None:
         """Let others ask it; before it stops they are told that it is not here (UNAVAILABLE), and go elsewhere."""

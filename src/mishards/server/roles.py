@@ -36,6 +36,7 @@ async def start_reader(shared: Shared, parts: AsyncExitStack) -> ReaderNode:
 
 async def start_writer(shared: Shared, parts: AsyncExitStack) -> WriterNode:
     from mishards.writer.node import WriterNode
+    from mishards.writer.others import Fellows
 
     writer = WriterNode(
         shared.node_id,
@@ -47,6 +48,7 @@ async def start_writer(shared: Shared, parts: AsyncExitStack) -> WriterNode:
         shared.clock,
         shared.announcer.announce,
         shared.data / "scratch" / shared.node_id,
+        Fellows(shared.node_id, shared.membership, shared.peers, shared.ownership, shared.clock),
     )
     await writer.start()
     parts.push_async_callback(writer.stop)
@@ -54,6 +56,7 @@ async def start_writer(shared: Shared, parts: AsyncExitStack) -> WriterNode:
 
 
 async def start_builder(shared: Shared, parts: AsyncExitStack) -> None:
+    from mishards.builder.floors import MemberFloors
     from mishards.builder.node import BuilderNode
 
     builder = BuilderNode(
@@ -67,6 +70,7 @@ async def start_builder(shared: Shared, parts: AsyncExitStack) -> None:
         shared.data / "work" / shared.node_id,
         index_kind,
         shared.announcer.announce,
+        MemberFloors(shared.membership, shared.peers),
     )
     await builder.start()
     parts.push_async_callback(builder.stop)
@@ -77,9 +81,10 @@ async def start_proxy(shared: Shared, parts: AsyncExitStack) -> ProxyNode:
 
     proxy = ProxyNode(
         shared.mirror,
+        shared.store,
         shared.membership,
         shared.peers,
-        shared.router,
+        shared.ownership,
         shared.placement,
         shared.ids,
         index_kind,

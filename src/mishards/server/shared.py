@@ -18,6 +18,7 @@ from mishards.model import NodeId
 from mishards.ports import Discovery, IndexKind, MetadataStore, Router, Storage
 from mishards.wire.announce import Announcer
 from mishards.wire.membership import Membership
+from mishards.wire.ownership import Ownership
 from mishards.wire.peers import Peers
 from mishards.wire.placement import Placement
 
@@ -37,8 +38,8 @@ class Shared:
     membership: Membership
     peers: Peers
     announcer: Announcer
-    router: Router
     placement: Placement
+    ownership: Ownership
 
 
 def claim_data(settings: Settings, standalone: bool, parts: AsyncExitStack) -> Path:

@@ -155,9 +155,9 @@ class _Severable:
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._inner, name)
 
-        async def call(*arguments: Any) -> Any:
+        async def call(*arguments: Any, **named: Any) -> Any:
             if self.severed and name != "close":
                 raise MishardsError(Kind.METADATA_UNAVAILABLE, "this node is dead")
-            return await method(*arguments)
+            return await method(*arguments, **named)
 
         return call

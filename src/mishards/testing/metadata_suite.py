@@ -33,7 +33,11 @@ from mishards.model import (
     Version,
 )
 from mishards.ports import MetadataStore
+from mishards.testing.garbage_suite import GarbageSuite
+from mishards.testing.metadata_races import RacesSuite
 from mishards.testing.metadata_records import NOW_MS, a_collection, a_commit, a_file, refused
+from mishards.testing.pins_suite import PinsSuite
+from mishards.testing.requests_suite import RequestsSuite
 
 ME, YOU = NodeId("node-me"), NodeId("node-you")
 LEASE = "shard/1/0"
@@ -204,17 +208,18 @@ class ChainSuite:
         assert await store.find_commit(CollectionId(1), "u2") is None
 
     async def test_files_get_their_version(self, store: MetadataStore) -> None:
-        """Files are listed with `added` = the commit's version; so is the horizon of fresh rows."""
+        """Files are listed with `added` = the commit's version; so is the horizon of fresh rows, with its timestamp."""
         await store.create_collection(a_collection())
         rows, tombstones = a_file(1), a_file(2, FileKind.TOMBSTONES)
         segment = replace(a_file(3, FileKind.SEGMENT), horizon=Version(7), segment_id=FileId(3))
 
         await store.commit(a_commit("u1"))
-        await store.commit(a_commit("u2", rows, tombstones, segment))
+        commit = await store.commit(a_commit("u2", rows, tombstones, segment))
 
         delta = await store.delta(CollectionId(1), Version(0))
-        assert delta.added == tuple(stamp(file, Version(2)) for file in (rows, tombstones, segment))
+        assert delta.added == tuple(stamp(file, Version(2), commit.ts) for file in (rows, tombstones, segment))
         assert [file.horizon for file in delta.added] == [2, 0, 7]
+        assert [file.newest_ts for file in delta.added] == [commit.ts, 0, 0]
 
     async def test_a_commit_without_its_lease_does_nothing(self, store: MetadataStore, other: MetadataStore) -> None:
         """A wrong nonce, a lease taken over, released or never taken: FENCED, and no trace of the commit (I1)."""
@@ -278,7 +283,7 @@ class ChainSuite:
             commit = await store.commit(request)
             pushes.append(delta_of(request, commit))
             live = {id: file for id, file in live.items() if id not in removed}
-            live |= {file.id: stamp(file, commit.version) for file in added}
+            live |= {file.id: stamp(file, commit.version, commit.ts) for file in added}
             history.append(live)
 
         for after in range(len(history)):
@@ -430,7 +435,7 @@ class LeasesSuite:
         assert [head.collection_id for head in await store.heads()] == [11]
 
 
-class MetadataSuite(DefinitionsSuite, ChainSuite, LeasesSuite):
+class MetadataSuite(DefinitionsSuite, ChainSuite, LeasesSuite, GarbageSuite, RacesSuite, PinsSuite, RequestsSuite):
     """The contract of `ports.MetadataStore`."""
 
 

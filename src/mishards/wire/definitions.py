@@ -118,7 +118,10 @@ AnyDefinition = (
 
 
 class DefineRequest(msgspec.Struct, frozen=True, array_like=True):
+    """`request_id`: the same in every repetition, to whichever writer; it takes effect once."""
+
     definition: AnyDefinition
+    request_id: str = ""
 
 
 class DefineReply(msgspec.Struct, frozen=True, array_like=True):

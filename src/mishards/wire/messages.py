@@ -38,6 +38,7 @@ class SearchPart(Message, frozen=True):
     range_filter: float | None = None  # ... and not better than this
     output: tuple[int, ...] = ()  # field ids wanted along with the hits
     deadline_s: float = 30.0  # what remains
+    expired_ts: int = 0  # rows of a commit with this hybrid timestamp or an older one are left out
 
 
 class SearchHits(Message, frozen=True):
@@ -68,6 +69,7 @@ class QueryPart(Message, frozen=True):
     count: bool = False
     with_places: bool = False  # add the int64 columns `$file` and `$position`
     deadline_s: float = 30.0
+    expired_ts: int = 0
 
 
 class QueryRows(Message, frozen=True):
@@ -123,7 +125,8 @@ class ShardWrite(Message, frozen=True):
 class WriteRequest(Message, frozen=True):
     """One insert, upsert or delete; all of it is in one commit (I10).
 
-    `replaces`: the rows kill older rows of their primary keys (all but inserts with generated keys)."""
+    `replaces`: the rows kill older rows of their primary keys (all but inserts with generated keys). `request_id`: the
+    same in every repetition, to whichever writer; each shard's part takes effect once."""
 
     collection_id: int
     partition_id: int
@@ -132,6 +135,11 @@ class WriteRequest(Message, frozen=True):
     shards: tuple[ShardWrite, ...]
     request_id: str
     deadline_s: float = 30.0
+
+
+def request_part(request_id: str, shard: int) -> str:
+    """What one shard's part of a write is recorded under in the metadata service."""
+    return f"{request_id}/{shard}"
 
 
 class WriteReply(Message, frozen=True):
@@ -176,3 +184,4 @@ class NodeStatus(Message, frozen=True):
     in_flight: int
     collections: dict[int, int]  # applied version by collection
     held: dict[int, tuple[FileId, ...]] = {}  # reader: files ready by collection
+    floors: dict[int, int] = {}  # by collection the oldest layout whose files it may still ask for (P12)

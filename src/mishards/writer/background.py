@@ -16,12 +16,14 @@ import structlog
 from mishards.clock import Clock
 from mishards.config import WriterSettings
 from mishards.errors import Kind, MishardsError
-from mishards.metadata.mirror import Manifest, Mirror
+from mishards.metadata.manifest import Manifest
+from mishards.metadata.mirror import Mirror
 from mishards.model import File, FileId
-from mishards.writer.leases import Shard, ShardLeases
+from mishards.writer.leases import ShardLeases
 from mishards.writer.pressure import Pressure
 from mishards.writer.sealing import Sealer
 from mishards.writer.sealing_policy import fresh_rows, is_due
+from mishards.writer.shard import Shard
 
 _log = structlog.get_logger(__name__)
 
@@ -76,9 +78,10 @@ class BackgroundSealing:
     def check(self) -> list[Shard]:
         """One look at all shards held: those that are due, without those that are being sealed or rest."""
         held = set(self._leases.held())
-        manifests = (self._mirror.get(id) for id in {shard.collection_id for shard in held})
+        known = (self._mirror.get(id) for id in {shard.collection_id for shard in held})
+        manifests = [manifest for manifest in known if manifest is not None]
         fresh = {shard: rows for shard, rows in _fresh(manifests).items() if shard in held}
-        self._pressure.set({shard: sum(file.bytes for file in rows) for shard, rows in fresh.items()})
+        self._pressure.measure(manifests)
         now_s = self._clock.monotonic_s()
         self._first_seen_s = {shard: self._first_seen_s.get(shard, now_s) for shard in fresh}
         self._rests = {shard: rest for shard, rest in self._rests.items() if shard in fresh}
@@ -98,8 +101,9 @@ class BackgroundSealing:
         old_s = ORPHANED_AGES * self._settings.seal_age_s
         waiting = (shard for (shard, _), since_s in self._waiting_s.items() if now_s - since_s >= old_s)
         if old := [shard for shard in waiting if shard not in self._sealing]:
+            unowned = await self._leases.unowned(old)  # here: a failure inside the group would come out as a group
             async with asyncio.TaskGroup() as seals:
-                for shard in (await self._leases.unowned(old))[:ADOPTIONS_MAX]:
+                for shard in unowned[:ADOPTIONS_MAX]:
                     seals.create_task(self._seal(shard))
 
     async def _run(self) -> None:
@@ -147,11 +151,10 @@ class BackgroundSealing:
         self._rests[shard] = _Rest(failures, self._clock.monotonic_s() + rest_s)
 
 
-def _fresh(manifests: Iterable[Manifest | None]) -> dict[Shard, list[File]]:
+def _fresh(manifests: Iterable[Manifest]) -> dict[Shard, list[File]]:
     """The fresh rows of the collections' shards that have some, oldest first."""
     return {
         Shard(manifest.collection.id, number): rows
         for manifest in manifests
-        if manifest is not None
         for number, rows in fresh_rows(manifest.live_fresh(), manifest.collection).items()
     }

@@ -21,13 +21,15 @@ from mishards.errors import Kind, MishardsError, collection_not_found
 from mishards.metadata.ids import IdBlocks
 from mishards.metadata.mirror import Mirror
 from mishards.model import Commit, File, FileId, FileKind
-from mishards.ports import CommitRequest, Storage
+from mishards.ports import CommitRequest, RequestOutcome, Storage
 from mishards.wire.messages import WriteReply
 from mishards.writer.drafts import Draft, draft
-from mishards.writer.leases import Shard, ShardLeases
+from mishards.writer.groups import Outcome
+from mishards.writer.leases import ShardLeases
 from mishards.writer.prepared import PreparedWrite, StoredRows
 from mishards.writer.pressure import Pressure
 from mishards.writer.publishing import REFUSALS, Publisher
+from mishards.writer.shard import Shard
 from mishards.writer.uploading import delete_all, discard, put_all
 
 T = TypeVar("T")
@@ -86,8 +88,22 @@ class Committer:
         if write.stored:
             await delete_all(self._storage, [stored.path for stored in write.stored.values()])
 
-    async def commit(self, group: Sequence[PreparedWrite]) -> WriteReply:
-        """One commit of all these writes to one collection; each of them has the same version."""
+    async def commit(self, group: Sequence[PreparedWrite]) -> list[Outcome]:
+        """One commit of all these writes to one collection; what became of each. One that was done already, by a
+        request whose answer was lost, gets that one's answer; one that was given up is refused."""
+        try:
+            return [await self._commit(group)] * len(group)
+        except MishardsError as error:
+            if error.kind is not Kind.CONFLICT:
+                raise
+        known = await self._publisher.outcomes([id for write in group for id in write.ids.values()])
+        if not known:
+            raise MishardsError(Kind.INTERNAL, "a commit was refused for a request that has no outcome")
+        left = [write for write in group if not known.keys() & set(write.ids.values())]
+        again = iter(await self.commit(left)) if left else iter(())
+        return [next(again) if write in left else _known_outcome(write, known) for write in group]
+
+    async def _commit(self, group: Sequence[PreparedWrite]) -> WriteReply:
         collection_id = group[0].collection_id
         manifest = self._mirror.get(collection_id)
         if manifest is None:
@@ -111,6 +127,7 @@ class Committer:
             leases=tuple((shard.lease_name, nonce) for shard, nonce in nonces.items()),
             added=tuple(files),
             payloads=payloads,
+            requests=tuple(id for write in group for id in write.ids.values()),
         )
         commit = await self._publish(request, large, nonces, max(write.ends_s for write in group))
         for file in files:
@@ -157,3 +174,12 @@ class Committer:
             if error.kind is not Kind.FENCED:
                 raise
             raise MishardsError(Kind.NOT_OWNER, f"another writer took over: {error.message}") from error
+
+
+def _known_outcome(write: PreparedWrite, known: Mapping[str, RequestOutcome]) -> Outcome:
+    """Its parts were sent together, so all of them have one outcome."""
+    outcomes = [known[id] for id in write.ids.values() if id in known]
+    if len(outcomes) < len(write.ids) or not all(outcome.applied for outcome in outcomes):
+        return MishardsError(Kind.UNAVAILABLE, "this write was given up by the proxy that sent it")
+    newest = max(outcomes, key=lambda outcome: outcome.version)
+    return WriteReply(newest.version, newest.ts)

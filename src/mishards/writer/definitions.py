@@ -48,22 +48,25 @@ class Definitions:
         self._default_replicas = default_replicas
         self._one_at_a_time = asyncio.Lock()
 
-    async def define(self, definition: AnyDefinition) -> DefineReply:
-        """Afterwards the definition holds and this process knows it."""
+    async def define(self, definition: AnyDefinition, request_id: str = "") -> DefineReply:
+        """Afterwards the definition holds and this process knows it. A request whose id is known has taken effect: the
+        answer is the collection as it is now."""
         async with self._one_at_a_time:
-            result = await self._apply(definition)
+            result = await self._apply(definition, request_id)
             if isinstance(definition, DropPartition) and result.collection is not None:
                 await self._remove_orphans(result.collection.id)
         return DefineReply(result.collection, _dropped_partitions(result))
 
-    async def _apply(self, definition: AnyDefinition) -> Outcome:
+    async def _apply(self, definition: AnyDefinition, request_id: str) -> Outcome:
         tries = 0
         while True:
             await self._mirror.refresh()
+            if (done := await self._done(request_id)) is not None:
+                return done  # asked after the refresh: whatever that shows of this request's work is recorded too
             fresh = Fresh(hybrid(self._clock.unix_ms()), await self._ids.take(IDS_WANTED), self._default_replicas)
             result = outcome(definition, self._find, fresh)  # what it raises is final
             try:
-                await self._carry_out(result.changes)
+                await self._carry_out(result.changes, request_id)
             except MishardsError as error:
                 tries += 1
                 if error.kind not in LOST_RACES or tries == TRIES_MAX:
@@ -74,15 +77,24 @@ class Definitions:
                 self._announce(Notice())
             return result
 
-    async def _carry_out(self, changes: Sequence[Change]) -> None:
+    async def _done(self, request_id: str) -> Outcome | None:
+        """What a request that has taken effect already has left."""
+        found = await self._store.find_requests([request_id]) if request_id else {}
+        if request_id not in found:
+            return None
+        await self._mirror.refresh()
+        manifest = self._mirror.get(found[request_id].collection_id)
+        return Outcome((), None if manifest is None else manifest.collection)
+
+    async def _carry_out(self, changes: Sequence[Change], request_id: str) -> None:
         """All of them or none."""
         match changes:
             case [Change(None, Collection() as new)]:
-                await self._store.create_collection(new)
+                await self._store.create_collection(new, request_id)
             case [Change(Collection() as old, None)]:
-                await self._store.drop_collection(old.id)
+                await self._store.drop_collection(old.id, request_id)
             case [_, *_]:
-                await self._store.replace_collections([(old, new) for old, new in changes if old and new])
+                await self._store.replace_collections([(old, new) for old, new in changes if old and new], request_id)
 
     def _find(self, database: str, name: str) -> Collection | None:
         manifest = self._mirror.find(database, name)

@@ -10,8 +10,8 @@ import pyarrow as pa
 from mishards.model import File, FileId, FileKind, Part, PartitionId
 from mishards.segment.fresh import encode_rows, encode_tombstones
 from mishards.segment.resolve import resolve
-from mishards.writer.leases import Shard
 from mishards.writer.prepared import PreparedWrite
+from mishards.writer.shard import Shard
 
 
 class Draft(NamedTuple):

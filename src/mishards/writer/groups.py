@@ -18,7 +18,8 @@ from mishards.model import CollectionId
 from mishards.wire.messages import WriteReply
 from mishards.writer.prepared import PreparedWrite
 
-CommitGroup = Callable[[Sequence[PreparedWrite]], Awaitable[WriteReply]]
+Outcome = WriteReply | MishardsError
+CommitGroup = Callable[[Sequence[PreparedWrite]], Awaitable[Sequence[Outcome]]]  # of each write
 Answer = asyncio.Future[WriteReply]
 
 
@@ -56,7 +57,7 @@ class Groups:
             self._preparing_bytes -= bytes
 
     def submit(self, write: PreparedWrite) -> Answer:
-        """The answer to be, the same for the whole group. RATE_LIMIT when too much waits; deletes are never refused."""
+        """The answer to be. RATE_LIMIT when too much waits; deletes are never refused."""
         if self._stopping:
             raise stopping()
         self._check_room(write.bytes, write.has_rows)
@@ -118,13 +119,13 @@ class Groups:
 
     async def _commit_group(self, queue: _Queue, group: Sequence[tuple[PreparedWrite, Answer]]) -> None:
         queue.in_flight = [answer for _, answer in group]
-        outcome: WriteReply | Exception
+        outcomes: Sequence[WriteReply | Exception]
         try:
-            outcome = await self._commit([write for write, _ in group])
+            outcomes = await self._commit([write for write, _ in group])
         except Exception as error:  # travels to each caller
-            outcome = error
+            outcomes = [error] * len(group)
         queue.in_flight = []
-        for _, answer in group:
+        for (_, answer), outcome in zip(group, outcomes, strict=True):
             _settle(answer, outcome)
 
 

@@ -11,8 +11,8 @@ from mishards.schema.keys import physical_schema
 from mishards.segment.fresh import decode_rows, decode_tombstones
 from mishards.segment.keys import ascending
 from mishards.segment.resolve import WriteOp
-from mishards.wire.messages import ShardWrite, WriteRequest
-from mishards.writer.leases import Shard
+from mishards.wire.messages import ShardWrite, WriteRequest, request_part
+from mishards.writer.shard import Shard
 
 
 class StoredRows(NamedTuple):
@@ -27,13 +27,15 @@ class PreparedWrite:
     """What one request changes, by shard; the columns are views into the request.
 
     `objects`: the rows as they came, where they can be stored so: sorted by primary key, each key once. `stored`: those
-    that are in storage and in no commit request yet."""
+    that are in storage and in no commit request yet. `ids`: what each shard's part is recorded under, so that it takes
+    effect once."""
 
     collection_id: CollectionId
     ops: dict[Shard, WriteOp]
     bytes: int
     has_rows: bool
     ends_s: float  # monotonic time of its deadline
+    ids: dict[Shard, str] = field(default_factory=dict)
     objects: dict[Shard, memoryview] = field(default_factory=dict)
     stored: dict[Shard, StoredRows] = field(default_factory=dict)
 
@@ -58,7 +60,8 @@ def prepare(request: WriteRequest, collection: Collection, ends_s: float) -> Pre
         for (shard, op), part in zip(ops.items(), request.shards, strict=True)
         if op.rows is not None and ascending(op.rows.column(pk))
     }
-    return PreparedWrite(collection.id, ops, request_bytes(request), has_rows, ends_s, objects)
+    ids = {shard: request_part(request.request_id, shard.number) for shard in ops}
+    return PreparedWrite(collection.id, ops, request_bytes(request), has_rows, ends_s, ids, objects)
 
 
 def _op(part: ShardWrite, request: WriteRequest, collection: Collection) -> WriteOp:

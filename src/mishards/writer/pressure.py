@@ -1,50 +1,134 @@
-"""Back-pressure (P15): how much of each shard is not in segments yet, and what writes feel of it.
+"""Back-pressure (P15): how full each shard is of what has yet to be sealed, merged or applied, and what writes feel.
 
-At 80 % of the bound writes slow down, at 100 % rows are refused; deletes never are. The numbers are those of the
-sealer's last check, plus what was committed since.
+At 80 % of a bound writes slow down, at 100 % rows are refused; deletes never are, as they make room. The numbers are
+those of the sealer's last check, plus what was committed since.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from typing import NamedTuple
 
+import msgspec
+import structlog
+
+from mishards.config import WriterSettings
 from mishards.errors import Kind, MishardsError
-from mishards.writer.leases import Shard
+from mishards.metadata.manifest import Manifest
+from mishards.model import CollectionId, FileKind, Version
+from mishards.writer.shard import Shard
 
 SLOW_SHARE = 0.8
 PAUSE_S_MAX = 0.2  # of one write, just below the bound
 
+_log = structlog.get_logger(__name__)
 
-def pause_s(bytes: int, limit: int) -> float:
+
+class Fill(msgspec.Struct):
+    """What a shard holds of everything that is bounded."""
+
+    bytes: int = 0  # of fresh rows
+    files: int = 0  # of fresh rows
+    tombstones: int = 0  # rows of tombstones
+    segments: int = 0
+
+
+class Fullness(NamedTuple):
+    """The bound that a shard is nearest to, or furthest beyond."""
+
+    share: float
+    what: str
+    value: int
+    limit: int
+    setting: str
+
+
+def pause_s(share: float) -> float:
     """How long a write waits: nothing below 80 % of the limit, then growing evenly."""
-    over = (bytes / limit - SLOW_SHARE) / (1 - SLOW_SHARE)
+    over = (share - SLOW_SHARE) / (1 - SLOW_SHARE)
     return min(max(over, 0.0), 1.0) * PAUSE_S_MAX
 
 
 class Pressure:
-    """Bytes of fresh rows by shard."""
+    """How full the shards are."""
 
-    def __init__(self, fresh_bytes_max: int) -> None:
-        self._limit = fresh_bytes_max
-        self._bytes: dict[Shard, int] = {}
+    def __init__(self, settings: WriterSettings) -> None:
+        self._settings = settings
+        self._fills: dict[Shard, Fill] = {}
+        self._segments: dict[CollectionId, tuple[Version, dict[int, int]]] = {}  # live ones by shard, at a layout
+        self._full: set[Shard] = set()  # that refused a write, until they have room again
 
-    def set(self, counted: dict[Shard, int]) -> None:
-        """Replace all numbers by what was counted."""
-        self._bytes = counted
+    def measure(self, manifests: Iterable[Manifest]) -> None:
+        """Replace all numbers by those of these collections."""
+        self._fills = {}
+        segments: dict[CollectionId, tuple[Version, dict[int, int]]] = {}
+        for manifest in manifests:
+            collection_id = manifest.collection.id
+            segments[collection_id] = self._counted(manifest)
+            for number, count in segments[collection_id][1].items():
+                self._fill(Shard(collection_id, number)).segments = count
+            partitions = {partition.id for partition in manifest.collection.partitions}
+            for file in manifest.live_fresh():
+                fill = self._fill(Shard(collection_id, file.shard))
+                if file.kind is FileKind.TOMBSTONES:
+                    fill.tombstones += file.rows
+                elif file.partition_id in partitions:  # others go with their partition
+                    fill.bytes += file.bytes
+                    fill.files += 1
+        self._segments = segments
+        for shard in [shard for shard in self._full if self.fullness(shard).share < 1]:
+            self._full.discard(shard)
+            _log.info("shard takes rows again", collection=shard.collection_id, shard=shard.number)
 
     def add(self, shard: Shard, bytes: int) -> None:
-        self._bytes[shard] = self._bytes.get(shard, 0) + bytes
+        """One more file of fresh rows."""
+        fill = self._fill(shard)
+        fill.bytes += bytes
+        fill.files += 1
 
     async def admit(self, shards: Iterable[Shard]) -> None:
         """Let a write of rows pass, later if a shard is nearly full. RATE_LIMIT when one is."""
-        fullest = max(shards, key=lambda shard: self._bytes.get(shard, 0))
-        bytes = self._bytes.get(fullest, 0)
-        if bytes >= self._limit:
-            raise MishardsError(
-                Kind.RATE_LIMIT,
-                f"shard {fullest.number} of collection {fullest.collection_id} holds {bytes} bytes of rows "
-                f"that are not in segments yet; the limit is {self._limit} bytes",
+        found = {shard: self.fullness(shard) for shard in shards}
+        fullest = max(found, key=lambda shard: found[shard].share)
+        share, what, value, limit, setting = found[fullest]
+        if share >= 1:
+            message = (
+                f"shard {fullest.number} of collection {fullest.collection_id} holds {value} {what}; "
+                f"the limit is {limit} ({setting})"
             )
-        if wait_s := pause_s(bytes, self._limit):
+            if fullest not in self._full:
+                self._full.add(fullest)
+                _log.warning("shard refuses rows", reason=message)
+            raise MishardsError(Kind.RATE_LIMIT, message)
+        if wait_s := pause_s(share):
             await asyncio.sleep(wait_s)
+
+    def fullness(self, shard: Shard) -> Fullness:
+        """How near the shard is to the bound that it is nearest to."""
+        fill, bounds = self._fills.get(shard) or Fill(), self._settings
+        return max(
+            _fullness("bytes of rows that are not in segments yet", fill.bytes, bounds, "fresh_bytes_max"),
+            _fullness("files of rows that are not in segments yet", fill.files, bounds, "fresh_files_max"),
+            _fullness("deletes that are not applied to all segments yet", fill.tombstones, bounds, "tombstones_max"),
+            _fullness("segments", fill.segments, bounds, "segments_max"),
+        )
+
+    def _fill(self, shard: Shard) -> Fill:
+        return self._fills.setdefault(shard, Fill())
+
+    def _counted(self, manifest: Manifest) -> tuple[Version, dict[int, int]]:
+        """The live segments by shard, counted anew when the layout is new."""
+        known = self._segments.get(manifest.collection.id)
+        if known is not None and known[0] == manifest.layout:
+            return known
+        counts: dict[int, int] = {}
+        for file in manifest.segments.values():
+            if not file.removed:
+                counts[file.shard] = counts.get(file.shard, 0) + 1
+        return manifest.layout, counts
+
+
+def _fullness(what: str, value: int, bounds: WriterSettings, name: str) -> Fullness:
+    limit: int = getattr(bounds, name)
+    return Fullness(value / limit, what, value, limit, f"writer.{name}")

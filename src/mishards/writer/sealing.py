@@ -26,9 +26,10 @@ from mishards.ports import CommitRequest, Storage
 from mishards.segment.fresh import decode_rows, decode_tombstones
 from mishards.segment.rewrite import Input, live_table, versioned
 from mishards.segment.write import SegmentFiles, write_segment
-from mishards.writer.leases import Shard, ShardLeases
+from mishards.writer.leases import ShardLeases
 from mishards.writer.publishing import REFUSALS, Publisher
 from mishards.writer.sealing_policy import Batch, next_batch
+from mishards.writer.shard import Shard
 from mishards.writer.uploading import discard, put_all
 
 _log = structlog.get_logger(__name__)
@@ -152,6 +153,8 @@ class Sealer:
             horizon=batch.horizon,
             pk_min=sealed.files.pk_min,
             pk_max=sealed.files.pk_max,
+            oldest_ts=sealed.files.oldest_ts,
+            newest_ts=sealed.files.newest_ts,
             parts=tuple(parts),
         )
 
@@ -164,7 +167,7 @@ def _write(batch: Batch, payloads: Mapping[FileId, bytes], shard: Shard, directo
     sealed = []
     for partition in batch.collection.partitions:
         inputs = [
-            Input(versioned(decode_rows(payloads[file.id]), file.added), partition.id)
+            Input(versioned(decode_rows(payloads[file.id]), file.added, file.newest_ts), partition.id)
             for file in batch.rows
             if file.partition_id == partition.id
         ]

@@ -5,12 +5,14 @@ from __future__ import annotations
 from mishards.api.milvus.aliases import AliasCalls
 from mishards.api.milvus.calls import Table, Workers
 from mishards.api.milvus.collections import CollectionCalls
+from mishards.api.milvus.compaction import CompactionCalls
 from mishards.api.milvus.dispatch import Dispatcher
 from mishards.api.milvus.indexes import IndexCalls
 from mishards.api.milvus.load import LoadCalls
 from mishards.api.milvus.partitions import PartitionCalls
 from mishards.api.milvus.read import ReadCalls
 from mishards.api.milvus.segments import SegmentCalls
+from mishards.api.milvus.snapshots import SnapshotCalls
 from mishards.api.milvus.system import SystemCalls
 from mishards.api.milvus.transport import GrpcTransport
 from mishards.api.milvus.write import WriteCalls
@@ -45,6 +47,7 @@ def milvus_calls(proxy: ProxyService, workers: Workers, clock: Clock, version: s
     return {
         **SystemCalls(proxy, clock, version).table(),
         **CollectionCalls(proxy).table(),
+        **CompactionCalls(proxy).table(),
         **PartitionCalls(proxy).table(),
         **AliasCalls(proxy).table(),
         **IndexCalls(proxy).table(),
@@ -52,4 +55,5 @@ def milvus_calls(proxy: ProxyService, workers: Workers, clock: Clock, version: s
         **WriteCalls(proxy, workers).table(),
         **ReadCalls(proxy, workers).table(),
         **SegmentCalls(proxy).table(),
+        **SnapshotCalls(proxy).table(),
     }

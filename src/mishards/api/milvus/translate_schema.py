@@ -13,6 +13,7 @@ from mishards.clock import LOGICAL_BITS
 from mishards.errors import Kind, MishardsError, invalid
 from mishards.model import Collection, Consistency, DataType, Field, Schema
 from mishards.schema.definition import FieldSpec, check_shards, define_schema
+from mishards.schema.expiry import check_ttl
 from mishards.schema.names import check_collection_name
 from mishards.wire import definitions
 
@@ -38,7 +39,6 @@ _DEFAULT_MEMBERS: Final = {
 }
 # Properties that would change answers and are not served: refused unless switched off.
 _UNSERVED_PROPERTIES: Final = (
-    "collection.ttl.seconds",
     "ttl_field",
     "partitionkey.isolation",
     "dynamicfield.enabled",
@@ -89,7 +89,8 @@ def create_collection(request: Any, database: str) -> definitions.CreateCollecti
 
 
 def check_properties(properties: Mapping[str, str]) -> None:
-    """Refuse properties that promise what is not served. Others are stored and described back."""
+    """Refuse properties that promise what is not served, or make no sense. Others are stored and described back."""
+    check_ttl(properties)
     for key in _UNSERVED_PROPERTIES:
         value = properties.get(key, "")
         if value.strip().lower() not in _OFF:

@@ -1,0 +1,230 @@
+"""Storage and the metadata service as processes reach them: what arrives there happens, whatever became of the caller.
+
+The metadata service is the real store on SQLite behind the simulated way to it; storage is a dictionary.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from mishards.errors import Kind, MishardsError
+from mishards.model import Commit
+from mishards.ports import CommitRequest
+from mishards.testing.sim.faults import Fate, Faults, Shares
+from mishards.testing.sim.loop import PROCESS, WORLD, Process, SimLoop
+
+OUTAGE_ANSWER_S = 0.05  # a service that is down refuses ...
+CUT_OFF_ANSWER_S = 1.0  # ... a way that is cut lets the caller wait
+
+ASKED_OFTEN = ("heads", "members")  # by every node: the answer stays until something may have changed it
+CHANGES_MEMBERS = ("beat", "forget_member")
+CHANGES_NOTHING = frozenset(  # of both
+    {
+        *("acquire", "renew", "release", "leases", "take_ids", "delta", "payloads", "find_commit", "collections"),
+        *("commits", "removed_files", "dropped_collections", "forget_leases", "orphans", "find_requests", "pins"),
+    }
+)
+
+Trace = Callable[[str], None]
+
+
+class Service:
+    """One service outside of the processes: down at times, for all or for some of them."""
+
+    def __init__(self, loop: SimLoop, faults: Faults, shares: Shares, kind: Kind) -> None:
+        self.loop = loop
+        self.faults = faults
+        self.down = False
+        self.cut_off: set[str] = set()  # names of processes that do not reach it
+        self.failed_s: dict[str, float] = {}  # when a process last got no answer from it
+        self.trace: Trace = lambda line: None
+        self._shares = shares
+        self._kind = kind
+
+    async def call(self, name: str, work: Callable[[], Awaitable[Any]], torn: Callable[[], None] | None = None) -> Any:
+        """The result of `work`, which is done when the call arrives. Cancelling it stops nothing that is under way."""
+        process = PROCESS.get()
+        answer: asyncio.Future[Any] = self.loop.create_future()
+        if process is not None and process.name in self.cut_off:
+            await asyncio.sleep(CUT_OFF_ANSWER_S)
+            self.failed_s[process.name] = self.loop.time()
+            raise self.error(f"no answer to {name}")
+        fate = self.faults.fate(self._shares)
+        if fate.outcome != "done":
+            self.trace(f"{name} of {process and process.name}: {fate.outcome}")
+        self.loop.call_later(fate.before_s, self._arrive, name, work, torn, fate, answer, process, context=WORLD)
+        return await answer
+
+    def error(self, message: str) -> MishardsError:
+        return MishardsError(self._kind, message)
+
+    def _arrive(
+        self,
+        name: str,
+        work: Callable[[], Awaitable[Any]],
+        torn: Callable[[], None] | None,
+        fate: Fate,
+        answer: asyncio.Future[Any],
+        process: Process | None,
+    ) -> None:
+        if self.down or fate.outcome == "lost":
+            delay_s = OUTAGE_ANSWER_S if self.down else fate.after_s
+            self._answer(answer, delay_s, process, None, self.error(f"{name} failed before it was done"))
+            return
+        if fate.outcome == "torn" and torn is not None:
+            torn()
+            self._answer(answer, fate.after_s, process, None, self.error(f"{name} failed halfway"))
+            return
+        self.loop.create_task(self._work(name, work, fate, answer, process), context=WORLD)
+
+    async def _work(
+        self,
+        name: str,
+        work: Callable[[], Awaitable[Any]],
+        fate: Fate,
+        answer: asyncio.Future[Any],
+        process: Process | None,
+    ) -> None:
+        result, error = None, None
+        try:
+            result = await work()
+        except Exception as failure:
+            error = failure
+        if fate.outcome == "unanswered":
+            result, error = None, self.error(f"the answer to {name} was lost")
+        self._answer(answer, fate.after_s, process, result, error)
+
+    def _answer(
+        self,
+        answer: asyncio.Future[Any],
+        delay_s: float,
+        process: Process | None,
+        result: Any,
+        error: Exception | None,
+    ) -> None:
+        context = WORLD if process is None else process.context
+        if process is not None and isinstance(error, MishardsError) and error.kind is self._kind:
+            self.failed_s[process.name] = self.loop.time() + delay_s
+        self.loop.call_later(delay_s, _settle, answer, result, error, context=context)
+
+
+def _settle(answer: asyncio.Future[Any], result: Any, error: Exception | None) -> None:
+    if answer.done():
+        return  # its caller gave up
+    if error is not None:
+        answer.set_exception(error)
+    else:
+        answer.set_result(result)
+
+
+class SimStorage:
+    """`ports.Storage` in memory. `objects` is the truth; `torn` are paths whose content is incomplete."""
+
+    def __init__(self, service: Service, on_delete: Callable[[str], None]) -> None:
+        """`on_delete` is told of each path before it goes."""
+        self._on_delete = on_delete
+        self.objects: dict[str, bytes] = {}
+        self.torn: set[str] = set()
+        self.service = service
+
+    async def put(self, path: str, data: bytes | memoryview) -> None:
+        content = bytes(data)
+
+        async def store() -> None:
+            self.objects[path] = content
+            self.torn.discard(path)
+
+        def tear() -> None:
+            if path not in self.objects:
+                self.objects[path] = content[: len(content) // 2]
+                self.torn.add(path)
+
+        await self.service.call(f"put {path}", store, tear)
+
+    async def put_file(self, path: str, source: Path) -> None:
+        await self.put(path, source.read_bytes())  # noqa: ASYNC240 - nothing waits in a simulation
+
+    async def get(self, path: str) -> bytes:
+        async def read() -> bytes:
+            if path not in self.objects:
+                raise MishardsError(Kind.GONE, f"object '{path}' does not exist")
+            return self.objects[path]
+
+        found: bytes = await self.service.call(f"get {path}", read)
+        return found
+
+    async def fetch(self, path: str, destination: Path) -> None:
+        destination.write_bytes(await self.get(path))  # noqa: ASYNC240
+
+    async def delete(self, paths: Sequence[str]) -> None:
+        async def delete() -> None:
+            for path in paths:
+                self._on_delete(path)
+                self.objects.pop(path, None)
+                self.torn.discard(path)
+
+        await self.service.call(f"delete {len(paths)} objects", delete)
+
+    async def list(self, prefix: str) -> list[str]:
+        async def find() -> list[str]:
+            return sorted(path for path in self.objects if path.startswith(prefix))
+
+        found: list[str] = await self.service.call(f"list {prefix}", find)
+        return found
+
+
+class SimStore:
+    """`ports.MetadataStore`: the real one, reached over the simulated way. `on_commit` is told of each commit when it
+    happens, before anybody else can see it."""
+
+    def __init__(
+        self,
+        inner: Any,
+        service: Service,
+        on_commit: Callable[[CommitRequest, Commit], None],
+        known: dict[str, Any],
+    ) -> None:
+        """`known`: answers that still hold, of all nodes."""
+        self._inner = inner
+        self._known = known
+        self._service = service
+        self._on_commit = on_commit
+
+    async def open(self) -> None:
+        """The world has opened it."""
+
+    async def close(self) -> None:
+        """The world will close it."""
+
+    async def commit(self, request: CommitRequest) -> Commit:
+        async def commit() -> Commit:
+            self._known.pop("heads", None)
+            done: Commit = await self._inner.commit(request)
+            self._on_commit(request, done)
+            return done
+
+        committed: Commit = await self._service.call(f"commit {request.uuid[:6]}", commit)
+        return committed
+
+    def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
+        async def call(*arguments: Any, **options: Any) -> Any:
+            return await self._service.call(name, lambda: self._done(name, *arguments, **options))
+
+        self.__dict__[name] = call
+        return call
+
+    async def _done(self, name: str, *arguments: Any, **options: Any) -> Any:
+        """Nodes ask for the same all the time: the answer stays while nothing is written that could change it."""
+        known = self._known
+        if name in ASKED_OFTEN:
+            if name not in known:
+                known[name] = await getattr(self._inner, name)()
+            return known[name]
+        if name in CHANGES_MEMBERS:
+            known.pop("members", None)
+        elif name not in CHANGES_NOTHING:
+            known.clear()
+        return await getattr(self._inner, name)(*arguments, **options)

@@ -1,0 +1,365 @@
+"""One run: a cluster, its clients, its troubles, and at the end peace, in which everything must heal.
+
+set up -> trouble (clients ask, faults happen) -> peace (faults stop, clients ask on) -> last checks
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import partial
+from random import Random
+from typing import Any
+
+from msgspec.structs import replace
+
+from mishards.clock import FakeClock
+from mishards.config import BuilderSettings, ProxySettings, ReaderSettings, Settings, WriterSettings
+from mishards.errors import Kind, MishardsError, SetupError
+from mishards.model import CollectionId
+from mishards.proxy.requests import Mutation
+from mishards.testing.sim.clocks import SimClock, database_ms
+from mishards.testing.sim.database import Database, the_database
+from mishards.testing.sim.faults import Faults
+from mishards.testing.sim.loop import START_S, Process, SimLoop, State
+from mishards.testing.sim.network import Network
+from mishards.testing.sim.node import LostError, Node, SimServer
+from mishards.testing.sim.oracle import History, Oracle, ViolationError
+from mishards.testing.sim.services import Service, SimStorage, SimStore
+from mishards.testing.sim.workload import Client, schema
+from mishards.wire import definitions as d
+
+START_S_MAX = 30.0  # of a process
+PEACE_S = 2.0
+HEALED_S_MAX = 60.0
+COLLECTED_EVERY = 10  # seeds: it takes a while
+COLLECTED_S_MAX = 200.0  # mirrors remember what was removed for 120 s, and so long nodes need it
+NOTES_MAX = 200_000
+
+
+@dataclass(slots=True)
+class Written:
+    """A write: its rows, and what its client was told."""
+
+    name: str
+    tags: list[int]
+    began: int  # version
+    keys: list[int] = field(default_factory=list)  # of an acknowledged one
+    told_s: float | None = None
+    refused: bool = False
+    ts: int = 0
+
+    def acknowledged(self, now_s: float, ts: int, keys: list[int]) -> None:
+        self.told_s, self.ts, self.keys = now_s, ts, keys
+
+    def rows(self) -> dict[int, int]:
+        """The tags by key."""
+        return dict(zip(self.keys, self.tags, strict=True))
+
+
+class World:
+    """Everything there is in one run."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.random = Random(seed)
+        self.loop = SimLoop(Random(seed + 1))  # type: ignore[abstract]  # what nobody here calls is missing
+        self.faults = Faults.drawn(Random(seed + 2))
+        self.network = self.loop.network = Network(self.loop, self.faults)
+        self.metadata = Service(self.loop, self.faults, self.faults.metadata, Kind.METADATA_UNAVAILABLE)
+        self.objects = Service(self.loop, self.faults, self.faults.storage, Kind.STORAGE_UNAVAILABLE)
+        self.metadata.trace = self.objects.trace = self.note
+        self.storage = SimStorage(self.objects, self._on_delete)
+        self.nodes: dict[str, Node] = {}
+        self.names: list[str] = []  # of collections
+        self.shards: dict[str, int] = {}
+        self.partitions: dict[str, dict[str, int]] = {}
+        self.generated: set[str] = set()  # those that make their keys
+        self.busy = False
+        self.think_s = self.random.choice((0.05, 0.1, 0.3))
+        self.violations: list[str] = []
+        self.history_lines: list[str] = []
+        self.operations: Counter[str] = Counter()
+        self.events: Counter[str] = Counter()
+        self.writes: list[Written] = []
+        self._ids: dict[str, CollectionId] = {}
+        self._known: dict[str, Any] = {}
+        self._tag = 0
+        self._all: list[Node] = []  # dead ones too
+        self._settings = drawn_settings(self.random)
+        self._database: Database
+        self.oracle: Oracle
+
+    # ------------------------------------------------------------------------------------------------- for all to use
+
+    def note(self, line: str) -> None:
+        if len(self.history_lines) < NOTES_MAX:
+            self.history_lines.append(f"{self.loop.time() - START_S:9.3f} {line}")
+
+    def count(self, operation: str) -> None:
+        self.operations[operation] += 1
+
+    def violated(self, invariant: str, message: str) -> None:
+        self.note(f"VIOLATION {invariant}: {message}")
+        self.violations.append(f"{invariant}: {message}")
+
+    def history(self, name: str) -> History:
+        return self.oracle.histories.setdefault(self._ids[name], History(self._ids[name]))
+
+    def new_tag(self) -> int:
+        self._tag += 1
+        return self._tag
+
+    def begin_write(self, name: str, tags: list[int]) -> Written:
+        written = Written(name, tags, self.history(name).version)
+        self.writes.append(written)
+        return written
+
+    def check_delete(
+        self, name: str, partition: str, keys: list[int], expression: str, began: int, mutation: Mutation
+    ) -> None:
+        history = self.history(name)
+        end = history.version_of_ts(mutation.ts) if mutation.count else history.version
+        if end is None:
+            self.violated("P3", f"delete {expression} was acknowledged with timestamp {mutation.ts} of no version")
+            return
+        for key in keys:
+            if not any(key in history.touched[version] for version in range(began + 1, end + 1)):
+                self.violated("P3", f"delete of key {key} after version {began} acknowledged at {end} is in no commit")
+        if not keys:
+            group, where = int(expression.split("==")[1]), self.partitions[name].get(partition)
+            for key, row in history.folds[began].items():
+                if row.group == group and where in (None, row.partition) and history.folds[end].get(key) == row:
+                    self.violated("I11", f"{expression} left {key}: {row}, there from version {began} to {end}")
+
+    # --------------------------------------------------------------------------------------------------------- the run
+
+    async def run(self, chaos: Callable[[World], Awaitable[None]]) -> None:
+        self._database = the_database()
+        await self._database.open(FakeClock(), lambda: database_ms(self.loop))
+        folder = self._database.folder / "run"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        self.oracle = Oracle(self.storage.objects, self.storage.torn, folder, self.loop.time)
+        self._settings = replace(self._settings, data=str(folder))
+        await self._set_up()
+        self.note(f"seed {self.seed}: {self.faults.describe()}; {sorted(self.nodes)}; think {self.think_s} s")
+        self.busy = self.faults.active = True
+        clients = [
+            asyncio.create_task(Client(self, number, Random(self.random.random())).run())
+            for number in range(self.random.choice((1, 2, 3)))
+        ]
+        await chaos(self)
+        self._make_peace()
+        await asyncio.sleep(PEACE_S)
+        self.busy = False
+        await asyncio.gather(*clients)
+        await self._check_healed()
+        if self.seed % COLLECTED_EVERY == 0:
+            await self._check_collected()
+        self._check_end()
+
+    async def _set_up(self) -> None:
+        random = self.random
+        for roles in drawn_nodes(random):
+            await self.start(self.new_name(roles), roles)
+        proxy = next(node for node in self.nodes.values() if "proxy" in node.roles)
+        for name in ("a", "b")[: random.choice((1, 1, 2))]:
+            await self._create(proxy, name)
+
+    async def _create(self, proxy: Node, name: str) -> None:
+        random = self.random
+        named: dict[str, Any] = {"database": "default", "collection": name}
+        generated = random.random() < 0.2
+        self.shards[name] = random.choice((1, 1, 2, 3))
+        definitions: list[d.AnyDefinition] = [
+            d.CreateCollection(**named, schema=schema(generated), shards=self.shards[name]),
+            d.CreateIndex(**named, field="vector", name="", type=random.choice(("FLAT", "HNSW")), metric="L2"),
+            *(d.CreatePartition(**named, partition=partition) for partition in ("p", "q")[: random.choice((0, 0, 2))]),
+            d.LoadCollection(**named, replicas=random.choice((1, 1, 2))),
+        ]
+        collection = None
+        for definition in definitions:
+            collection = await proxy.call(partial(proxy.server.proxy.define, definition), START_S_MAX)
+        assert collection is not None
+        self._ids[name] = collection.id
+        self.partitions[name] = {partition.name: partition.id for partition in collection.partitions}
+        if generated:
+            self.generated.add(name)
+        self.names.append(name)
+
+    def new_name(self, roles: str) -> str:
+        return f"{roles.replace(',', '-')}-{len(self._all)}"
+
+    async def start(self, name: str, roles: str) -> Node | None:
+        """A process of that name; None if it cannot start now."""
+        process = Process(name, self.loop)
+        process.skew_ms = self.random.choice((0, 0, 60_000, -3_600_000))
+        clock = SimClock(self.loop, process, Random(self.random.random()))
+        store: Any = SimStore(self._database.store, self.metadata, self._on_commit, self._known)
+        settings = replace(self._settings, roles=roles, node_id=name)
+        server = SimServer(settings, clock, store, self.storage, self.faults)
+        node = Node(self.loop, process, server)
+        self._all.append(node)
+        self.nodes[name] = node
+        try:
+            await node.call(server.start, START_S_MAX)
+        except (SetupError, MishardsError, LostError) as error:
+            self.note(f"{name} does not start: {error}")
+            if self.nodes.get(name) is node:
+                self.kill(node)
+            return None
+        node.ready = process.state is State.RUNNING
+        return node
+
+    def kill(self, node: Node, silently: bool = False) -> None:
+        if self.nodes.get(node.name) is node:
+            del self.nodes[node.name]
+        node.kill()
+        self.network.process_died(node.process, silently)
+
+    def _on_commit(self, request: Any, commit: Any) -> None:
+        for name, nonce in request.leases:
+            if (nonce,) not in self._database.rows("SELECT nonce FROM leases WHERE name = ?", name):
+                self.violated("I1", f"version {commit.version} was committed without lease {name}")
+        try:
+            self.oracle.on_commit(request, commit)
+        except ViolationError as error:
+            self.violated(error.invariant, str(error))
+        self.note(
+            f"commit {commit.kind} {commit.collection_id} version {commit.version}"
+            f" +{len(request.added)} -{len(request.removed)}"
+        )
+
+    def _on_delete(self, path: str) -> None:
+        if path in self.oracle.needed_paths():
+            self.violated("I4", f"{path}, of a live file, is deleted")
+
+    # ------------------------------------------------------------------------------------------------------- the end
+
+    def _make_peace(self) -> None:
+        self.note("peace")
+        self.faults.active = False
+        self.metadata.down = self.objects.down = False
+        self.metadata.cut_off.clear()
+        self.objects.cut_off.clear()
+        self.network.heal()
+        for node in self.nodes.values():
+            if node.process.state is State.PAUSED:
+                node.process.go_on()
+
+    async def _check_healed(self) -> None:
+        """Every proxy answers and writes again, whatever happened, after a while."""
+        client = Client(self, 99, Random(self.random.random()))
+        for node in [node for node in self.nodes.values() if node.ready and "proxy" in node.roles]:
+            for what in client.everything():
+                ends_s = self.loop.time() + HEALED_S_MAX
+                while not await client.ask(what, node):
+                    if self.loop.time() > ends_s:
+                        self.violated(
+                            "healing", f"{what.__name__} at {node.name} fails {HEALED_S_MAX} s after all faults"
+                        )
+                        break
+                    await asyncio.sleep(0.5)
+
+    async def _check_collected(self) -> None:
+        """Nothing is left in storage but what records name, and what may still be committed (P12)."""
+        ends_s = self.loop.time() + COLLECTED_S_MAX
+        while (left := self._garbage()) and self.loop.time() < ends_s:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(1.0)
+        if left:
+            self.violated(
+                "P12", f"{len(left)} objects are left {COLLECTED_S_MAX} s after all faults: {sorted(left)[:3]}"
+            )
+
+    def _garbage(self) -> set[str]:
+        nonces = {nonce for (nonce,) in self._database.rows("SELECT nonce FROM leases")}
+        objects = {path for path in self.storage.objects if path.count("/") == 3 and path.split("/")[2] not in nonces}
+        return objects - self.oracle.needed_paths()
+
+    def _check_end(self) -> None:
+        for path in sorted(self.oracle.needed_paths()):
+            if path not in self.storage.objects or path in self.storage.torn:
+                self.violated("I4", f"{path}, of a live file, is not in storage")
+        for written in self.writes:
+            self._check_write(written)
+        for failure in self.loop.failures:
+            self.violated("exception", failure)
+
+    def _check_write(self, written: Written) -> None:
+        history = self.history(written.name)
+        committed = {tag: history.written.get(tag, []) for tag in written.tags}
+        for tag, versions in committed.items():
+            if len(versions) > 1:
+                self.violated("once", f"row {tag} was committed at {versions}")
+            if versions and written.refused:
+                self.violated("refused", f"row {tag} was refused and committed at {versions}")
+        if self.shards[written.name] == 1 and len({tuple(versions) for versions in committed.values() if versions}) > 1:
+            self.violated("I10", f"the rows of one write were committed at {committed}")
+        if written.told_s is None:
+            return
+        end = history.version_of_ts(written.ts)
+        if end is None:
+            self.violated("P3", f"write of {written.tags} acknowledged at a timestamp of no version")
+            return
+        for key, tag in written.rows().items():
+            if not any(key in history.touched[version] for version in range(written.began + 1, end + 1)):
+                self.violated("lost", f"row {tag} of key {key}, acknowledged at {end}, is in no commit")
+
+
+def drawn_nodes(random: Random) -> list[str]:
+    """The roles of the first processes."""
+    if random.random() < 0.2:
+        return ["writer,builder", "proxy,reader"] + ["proxy,reader,writer,builder"[6:]] * random.choice((0, 1))
+    return (
+        ["writer"] * random.choice((1, 1, 2))
+        + ["reader"] * random.choice((1, 2, 2, 3))
+        + ["builder"] * random.choice((1, 1, 2))
+        + ["proxy"] * random.choice((1, 1, 2))
+    )
+
+
+def drawn_settings(random: Random) -> Settings:
+    """Everything happens within moments: a run lasts seconds."""
+    return Settings(
+        port=0,
+        http_port=0,
+        beat_s=1.0,
+        poll_s=random.choice((1.0, 1.0, 6.0)),  # pushes alone, mostly, in the last case
+        member_timeout_s=3.0,
+        drain_s=1.0,
+        proxy=ProxySettings(
+            switch_wait_s=random.choice((0.2, 2.0)),
+            result_bytes_direct=random.choice((256 << 10, 256 << 10, 0)),
+            retry_share=random.choice((0.1, 1.0)),
+            hedge_share=random.choice((0.05, 1.0)),
+        ),
+        reader=ReaderSettings(
+            memory_bytes_max=random.choice((1 << 30, 1 << 30, 20_000)),
+            cache_bytes_max=random.choice((1 << 30, 1 << 30, 20_000)),
+            threads=1,
+        ),
+        writer=WriterSettings(
+            group_bytes_max=random.choice((1 << 20, 1 << 20, 5_000)),
+            queue_bytes_max=random.choice((1 << 20, 1 << 20, 10_000)),
+            lease_s=2.0,
+            inline_bytes_max=random.choice((64 << 10, 1500, 1)),
+            seal_bytes=8_000,
+            fresh_bytes_max=random.choice((1 << 20, 1 << 20, 12_000)),
+            seal_files=random.choice((2, 4, 8)),
+            seal_age_s=random.choice((0.7, 3.0)),
+        ),
+        builder=BuilderSettings(
+            interval_s=0.5,
+            merge_files=2,
+            tombstones_max=random.choice((1, 5, 50)),
+            threads=1,
+            processes=0,
+            task_lease_s=2.0,
+            garbage_grace_s=(grace_s := random.choice((1.0, 5.0, 20.0))),
+            orphan_quarantine_s=grace_s / 5,
+        ),
+    )
