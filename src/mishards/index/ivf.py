@@ -26,7 +26,7 @@ from mishards.index.bitmaps import Bitmap, allowed_count, selector
 from mishards.index.hnsw import SCANNED_FLOATS_MAX
 from mishards.index.metrics import METRICS, faiss_metric, prepared
 from mishards.index.parameters import INT_MAX, check_at_least_k, flag, integer, optional_integer
-from mishards.index.selectivity import PAIR_S, is_exact_better
+from mishards.index.selectivity import EXACT_WORTH_CLUSTERS, PAIR_S, is_exact_better
 from mishards.index.stored import Stored
 from mishards.ports import Matrix, Progress
 
@@ -198,7 +198,7 @@ class IvfIndex:
         share = self._nprobe(k, params, count) / self._nlist
         scan_s = PAIR_S * (self._nlist * stored.dim + share * count * self._code_floats)
         passed_s = share * stored.rows * SCANNED_ROW_S
-        return is_exact_better(nq * (scan_s + passed_s), count, stored, nq, k)
+        return is_exact_better(nq * (scan_s + passed_s), count, stored, nq, k, EXACT_WORTH_CLUSTERS)
 
     def search(
         self, queries: Matrix, k: int, params: Mapping[str, Any], allowed: Bitmap | None

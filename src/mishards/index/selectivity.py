@@ -19,7 +19,8 @@ NORMALISE_S = 0.18e-9  # ... and normalised, for cosines
 CHOOSE_S = 0.4e-9  # a row of the segment, looked at for whether it is selected
 
 SURELY = 3  # standard deviations
-EXACT_WORTH = 1.2  # an exact answer may cost this much more: a filter that goes with the distance costs an index more
+EXACT_WORTH = 1.2  # an exact answer may cost this much more than a graph's ...
+EXACT_WORTH_CLUSTERS = 4.0  # ... or that of clusters, in which a narrow filter leaves too few of the nearest
 
 
 def exact_cost_s(count: int, rows: int, dim: int, nq: int, unit: bool) -> float:
@@ -29,11 +30,10 @@ def exact_cost_s(count: int, rows: int, dim: int, nq: int, unit: bool) -> float:
     return rows * CHOOSE_S + count * dim * (once + nq * (BATCH_PAIR_S if batch else PAIR_S))
 
 
-def is_exact_better(index_s: float, count: int, stored: Stored, nq: int, k: int) -> bool:
+def is_exact_better(index_s: float, count: int, stored: Stored, nq: int, k: int, worth: float = EXACT_WORTH) -> bool:
     """Whether to score the selected rows instead of spending `index_s` on an index, or k asks for half of them."""
     cost_s = exact_cost_s(count, stored.rows, stored.dim, nq, stored.metric == "COSINE")
-    worth = EXACT_WORTH if count < stored.rows else 1.0
-    return 2 * k >= count or cost_s < worth * index_s
+    return 2 * k >= count or cost_s < (worth if count < stored.rows else 1.0) * index_s
 
 
 def widened(breadth: int, wanted: int, allowed_count: int, rows: int) -> int:
