@@ -160,6 +160,16 @@ def test_a_session_never_goes_back() -> None:
         assert bool(story.answer(old, must_see_s=1.0)) is blamed
 
 
+def test_a_session_may_not_find_a_key_yet_and_find_it_later() -> None:
+    """A key that a read need not have found has not been seen deleted by it, whatever deletes are under way."""
+    story = Story("Session")
+    story.write("delete", [5])
+    everything = dict.fromkeys(KEYS, 1)
+
+    assert story.answer({key: 1 for key in KEYS if key != 5}, must_see_s=0.0) == []
+    assert story.answer(everything, must_see_s=0.0) == []
+
+
 def test_a_lost_write_is_told() -> None:
     """At the end, a key whose last acknowledged write is not there is lost."""
     story = Story()

@@ -149,11 +149,12 @@ class Judge:
             self._remember_session(asking, numbers)
 
     def _remember_session(self, asking: Asking, numbers: dict[int, int]) -> None:
-        """Of an absent key, the oldest delete that explains it."""
+        """Of an absent key, the oldest delete that explains it, unless it need not have been there yet."""
         for key in self.ledger.keys:
             seen = numbers.get(key, 0)
-            if key not in numbers:
-                later = self.ledger.since(key, self._floor(key, asking))
+            floor = self._floor(key, asking)
+            if key not in numbers and floor is not None and not floor.deletes:
+                later = self.ledger.since(key, floor)
                 seen = min((op.number for op in later if op.deletes), default=0)
             if seen > self._seen.get(key, 0):
                 self._seen[key] = seen
