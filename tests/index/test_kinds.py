@@ -10,6 +10,7 @@ import pytest
 
 from mishards.errors import Kind, MishardsError
 from mishards.index.auto import AUTOINDEX, fits_half
+from mishards.index.bitmaps import bitmap
 from mishards.index.exact import exact_search
 from mishards.index.flat import FLAT
 from mishards.index.hnsw import HNSW, HNSW_SQ
@@ -39,6 +40,17 @@ def test_no_filter_makes_a_graph_blind(kind: IndexKind, metric: str, tmp_path: P
 
     for hidden in (150, 750):
         assert recall_behind(index, kind, vectors, queries, metric, hidden) >= 0.9
+
+
+def test_all_rows_may_be_scored_again_where_some_are_deleted(tmp_path: Path) -> None:
+    """HNSW_SQ with a refine_k that asks for every row, a few of them not allowed, gives what exact search gives."""
+    vectors, queries = clustered(300, seed=1), clustered(10, seed=2)
+    index = build(HNSW_SQ, vectors, "L2", tmp_path)
+    alive = np.arange(300) % 50 > 0
+
+    _, positions = index.search(queries, 10, {"ef": 64, "refine_k": 1000}, bitmap(alive))
+
+    np.testing.assert_array_equal(positions, exact_search(vectors, queries, 10, "L2", bitmap(alive))[1])
 
 
 class TestIvfFlat(IndexSuite):

@@ -213,12 +213,13 @@ class HnswIndex:
         self, queries: Matrix, wanted: int, breadth: int, allowed: Bitmap, count: int
     ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """The allowed rows among those met, and for which queries (nq,) they are fewer than wanted."""
-        ef = min(self._stored.rows, widened(breadth, wanted, count, self._stored.rows))
-        met = wanted + SPARE if count >= FEW_DEAD * self._stored.rows else ef
-        proposed, lacking = self._met(queries, met, ef, wanted, allowed)
+        rows, needed = self._stored.rows, min(wanted, count)
+        ef = widened(breadth, wanted, count, rows)
+        met = max(wanted, min(rows, wanted + SPARE if count >= FEW_DEAD * rows else ef))
+        proposed, lacking = self._met(queries, met, min(rows, ef), needed, allowed)
         if lacking.any():  # the rows around these queries are not allowed: look further
-            further = min(self._stored.rows, FURTHER * ef)
-            again, still = self._met(queries[lacking], further, further, wanted, allowed)
+            further = max(met, min(rows, FURTHER * ef))
+            again, still = self._met(queries[lacking], further, further, needed, allowed)
             padding = ((0, 0), (0, again.shape[1] - proposed.shape[1]))
             proposed = np.pad(proposed, padding, constant_values=-1)
             proposed[lacking] = again
@@ -226,10 +227,10 @@ class HnswIndex:
         return proposed, lacking
 
     def _met(
-        self, queries: Matrix, met: int, ef: int, wanted: int, allowed: Bitmap
+        self, queries: Matrix, met: int, ef: int, needed: int, allowed: Bitmap
     ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         proposed = only_allowed(self._walk(queries, met, max(ef, met)), allowed)
-        return proposed, np.count_nonzero(proposed[:, :met] >= 0, axis=1) < wanted
+        return proposed, np.count_nonzero(proposed[:, :met] >= 0, axis=1) < needed
 
     def _walk(self, queries: Matrix, wanted: int, ef: int) -> NDArray[np.int64]:
         """The positions (nq, wanted) met. FAISS' own method: its wrapper costs 2 us more."""
