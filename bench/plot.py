@@ -52,9 +52,9 @@ def _bars(found: Results, data: str) -> dict[str, dict[str, tuple[float, float]]
     bars: dict[str, dict[str, tuple[float, float]]] = {}
     for row in ROWS:
         figures = {system: found.figures("serving", data, system, row) for system in COLOURS}
-        milvus = figures["milvus"].get("qps")
-        if milvus and any(figures[system] for system in COLOURS if system != "milvus"):
-            bars[row] = {system: (f["qps"] / milvus, f["recall"]) for system, f in figures.items() if f}
+        ratios = {system: found.ratio("serving", data, row, "qps", (system, "milvus")) for system in COLOURS}
+        if ratios["milvus"] and any(ratios[system] for system in COLOURS if system != "milvus"):
+            bars[row] = {system: (ratio, figures[system]["recall"]) for system, ratio in ratios.items() if ratio}
     return bars
 
 

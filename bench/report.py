@@ -24,10 +24,6 @@ class Line:
     shown: Callable[[float], str]
     more_is_better: bool = True
 
-    def ratio(self, ours: float, milvus: float) -> float:
-        """How many times better ours is."""
-        return ours / milvus if self.more_is_better else milvus / ours
-
 
 def per_s(value: float) -> str:
     return f"{value:,.0f}/s"
@@ -81,8 +77,9 @@ def page(found: Results, picture: str | None) -> str:
         "Clients run on the same cores as the servers. Every system has the same data, client (pymilvus), index "
         f"({found.about['settings']['index']}, {_pairs(found.about['settings']['build'])}) and search "
         f"({_pairs(found.about['settings']['search'])}, limit {found.about['settings']['limit']}), at Bounded "
-        f"consistency where nothing else is said. Medians of {found.about['settings']['rounds']} rounds, "
-        f"on real data of {found.about['settings']['rounds_real']}.",
+        f"consistency where nothing else is said. Figures and ratios are medians of "
+        f"{found.about['settings']['rounds']} rounds, on real data of {found.about['settings']['rounds_real']}; in a "
+        "round, each load is put on one system after the other within seconds.",
     ]
     if picture:
         parts.append(f"![Searches a second, Milvus = 1]({picture})")
@@ -105,9 +102,10 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def ratios(found: Results, data: str, line: Line) -> dict[str, float]:
     """Times better than Milvus, by system; without the systems that were not measured."""
-    milvus = found.figures("serving", data, MILVUS, line.row).get(line.figure)
-    ours = {system: found.figures("serving", data, system, line.row).get(line.figure) for system in MISHARDS}
-    return {system: line.ratio(value, milvus) for system, value in ours.items() if value and milvus}
+    found_by_system = {
+        system: found.ratio("serving", data, line.row, line.figure, (system, MILVUS)) for system in MISHARDS
+    }
+    return {system: ratio if line.more_is_better else 1 / ratio for system, ratio in found_by_system.items() if ratio}
 
 
 # ------------------------------------------------------------------------------------------------------------ sections

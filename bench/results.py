@@ -1,6 +1,7 @@
 """What came out: one record per measurement, in the order in which they were made, and where and with what.
 
-A figure measured in several rounds has several records; `Results.figures` gives their medians.
+A figure measured in several rounds has several records; `Results.figures` gives their medians, `Results.ratio` the
+median of what one system has of another's in the same round.
 """
 
 from __future__ import annotations
@@ -46,13 +47,23 @@ class Results:
 
     def figures(self, section: str, data: str, system: str, row: str) -> dict[str, float]:
         """Medians over the rounds; of what was not measured, nothing."""
+        measured = self._rounds(section, data, system, row)
+        return {name: statistics.median(values) for name, values in measured.items()}
+
+    def ratio(self, section: str, data: str, row: str, figure: str, systems: tuple[str, str]) -> float | None:
+        """The figure of the first system as a multiple of the second one's, in the median of the rounds. None: one of
+        them was not measured."""
+        ours, theirs = (self._rounds(section, data, system, row).get(figure, []) for system in systems)
+        return statistics.median(a / b for a, b in zip(ours, theirs, strict=True)) if ours and theirs else None
+
+    def _rounds(self, section: str, data: str, system: str, row: str) -> dict[str, list[float]]:
         found: dict[str, list[float]] = defaultdict(list)
         for record in self.records:
             if (record.section, record.data, record.system, record.row) == (section, data, system, row):
                 for name, value in record.figures.items():
                     if value is not None:
                         found[name].append(value)
-        return {name: statistics.median(values) for name, values in found.items()}
+        return found
 
     def rows(self, section: str, data: str) -> list[str]:
         """The rows of a table, in the order of measurement."""

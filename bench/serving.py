@@ -1,11 +1,14 @@
 """The main table: loading the data, starting again, and searching, of each system.
 
-A round starts each system in turn on its data, so that noise of the machine hits all alike; only one runs at a time.
+Loading is measured with one system on the machine. A round of searching starts all of them on their data and puts each
+load on one after the other, within seconds: a machine that is slow for a while is slow for all.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from contextlib import ExitStack
 
 from pymilvus import MilvusClient
 
@@ -26,9 +29,9 @@ def measure(context: Context, data: Dataset, rounds: int) -> None:
     for name in context.systems:
         loaded(context, data, name)
     for turn in range(rounds):
-        for name in context.systems:
-            context.say(f"{data.name}, round {turn + 1} of {rounds}: {systems.TITLES[name]}")
-            _round(context, data, loaded(context, data, name))
+        context.say(f"{data.name}, round {turn + 1} of {rounds}")
+        all_of_them = [loaded(context, data, name) for name in context.systems]
+        _round(context, data, all_of_them if turn % 2 == 0 else all_of_them[::-1])
 
 
 def loaded(context: Context, data: Dataset, name: str) -> System:
@@ -71,15 +74,19 @@ def _quality(outcome: Outcome, data: Dataset, point: Point) -> dict[str, float]:
     }
 
 
-def _round(context: Context, data: Dataset, system: System) -> None:
+def _round(context: Context, data: Dataset, in_turn: Sequence[System]) -> None:
     add = context.results.add
-    with system.running():
-        add(SECTION, data.name, system.name, "restart", seconds=started(system, data))
-        with peak_memory(system.program) as peak:
-            for point in context.settings.points:
-                context.say(f"{data.name}, {systems.TITLES[system.name]}: {point.row}")
+    with ExitStack() as stack:
+        for system in in_turn:
+            stack.enter_context(system.running())
+            add(SECTION, data.name, system.name, "restart", seconds=started(system, data))
+        peaks = [stack.enter_context(peak_memory(system.program)) for system in in_turn]
+        for point in context.settings.points:
+            for system in in_turn:
+                context.say(f"{data.name}: {point.row}, {systems.TITLES[system.name]}")
                 add(SECTION, data.name, system.name, point.row, **search(context, data, system, point))
-        add(SECTION, data.name, system.name, "memory, searching", bytes=peak[0])
+        for system, peak in zip(in_turn, peaks, strict=True):
+            add(SECTION, data.name, system.name, "memory, searching", bytes=peak[0])
 
 
 def _load(context: Context, data: Dataset, system: System, client: MilvusClient) -> None:

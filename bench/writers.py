@@ -94,6 +94,10 @@ def throughput(writers: int, seconds: float, metadata: str) -> float:
             return sum(answers.get()) / seconds
 
 
+_ready: Any  # of a process that inserts: that it is ready, and that it may begin
+_go: Any
+
+
 def _prepare(ready: Any, go: Any) -> None:
     global _ready, _go
     _ready, _go = ready, go

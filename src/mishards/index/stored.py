@@ -41,7 +41,9 @@ class Stored:
         scores = self._scores(queries, proposed)
         if proposed.shape[1] > 2 * k:  # sorting fewer is quicker
             order = np.argpartition(-scores if larger_is_better(self.metric) else scores, k - 1, axis=1)[:, :k]
-            scores, proposed = np.take_along_axis(scores, order, 1), np.take_along_axis(proposed, order, 1)
+            if len(order) > 1:  # numbers in the flat arrays, as in `best_first`
+                order += np.arange(0, scores.size, scores.shape[1])[:, None]
+            scores, proposed = scores.ravel()[order], proposed.ravel()[order]
         scores, positions = best_first(scores, proposed, self.metric)
         return scores[:, :k], positions[:, :k]
 

@@ -74,55 +74,54 @@ def search(sources: Sequence[Source], question: Question) -> tuple[Hits, NDArray
     found = [_search_source(source, number, question) for number, source in enumerate(sources)]
     parts = [part for part in found if part is not None and len(part.rows)]
     nq, k = len(question.queries), question.k
-    if len(parts) == 1:
-        hits = _looked_up(sources, parts, question.text_keys)
-        if sources[parts[0].source].ordered and question.radius is None:  # sorted already
-            return first_hits(hits, np.bincount(hits.queries, minlength=nq).astype(np.int32), k)
-    else:
-        hits = _looked_up(sources, _contenders(parts, nq, k, question.metric), question.text_keys)
+    if not parts:
+        return gather((), question.text_keys), np.zeros(nq, np.int32)
+    if len(parts) > 1:
+        return best(_contenders(sources, parts, nq, k, question.metric), nq, question.metric, k)
+    number, queries, scores, rows = parts[0]
+    source = sources[number]
+    hits = Hits(queries, scores, *_looked_up(source, rows), np.full(len(rows), number, np.int32), rows)
+    if source.ordered and question.radius is None:  # sorted already
+        return first_hits(hits, np.bincount(queries, minlength=nq).astype(np.int32), k)
     return best(hits, nq, question.metric, k)
 
 
-def _contenders(parts: Sequence[Candidates], nq: int, k: int, metric: str) -> list[Candidates]:
+def _contenders(sources: Sequence[Source], parts: Sequence[Candidates], nq: int, k: int, metric: str) -> Hits:
     """Those at least as good as the k-th of their query: the merge decides between equals by key."""
-    if sum(len(part.rows) for part in parts) <= k:
-        return list(parts)
+    ends = np.cumsum([len(part.rows) for part in parts])
     scores = np.concatenate([part.scores for part in parts])
-    worth = -scores if metric in LARGER_IS_BETTER else scores
+    queries = np.concatenate([part.queries for part in parts])
+    rows = np.concatenate([part.rows for part in parts])
+    if len(rows) > k:
+        kept = _as_good_as_kth(queries, -scores if metric in LARGER_IS_BETTER else scores, nq, k)
+        ends = np.searchsorted(kept, ends)
+        scores, queries, rows = scores[kept], queries[kept], rows[kept]
+    numbers = np.empty(len(rows), np.int32)
+    found = []
+    start = 0
+    for part, end in zip(parts, ends.tolist(), strict=True):
+        numbers[start:end] = part.source
+        if start < end:
+            found.append(_looked_up(sources[part.source], rows[start:end]))
+        start = end
+    keys, files, places = (np.concatenate(column) for column in zip(*found, strict=True))
+    return Hits(queries, scores, keys, files, places, numbers, rows)
+
+
+def _as_good_as_kth(queries: NDArray[np.int32], costs: NDArray[np.float32], nq: int, k: int) -> NDArray[np.int64]:
+    """Which of the rows cost at most what the k-th of their query does."""
     if nq == 1:
-        kept = worth <= np.partition(worth, k - 1)[k - 1]
-    else:
-        queries = np.concatenate([part.queries for part in parts])
-        order = np.lexsort((worth, queries))
-        ends = np.searchsorted(queries[order], np.arange(nq, dtype=np.int32), side="right")
-        starts = np.concatenate([[0], ends[:-1]])
-        last = order[np.maximum(np.minimum(starts + k, ends) - 1, 0)]  # of each query; any row where it has none
-        kept = worth <= worth[last][queries]
-    contenders, start = [], 0
-    for part in parts:
-        mine = np.flatnonzero(kept[start : start + len(part.rows)])
-        start += len(part.rows)
-        if len(mine):
-            contenders.append(Candidates(part.source, part.queries[mine], part.scores[mine], part.rows[mine]))
-    return contenders
+        return np.flatnonzero(costs <= np.partition(costs, k - 1)[k - 1])
+    order = np.lexsort((costs, queries))
+    ends = np.searchsorted(queries[order], np.arange(nq, dtype=np.int32), side="right")
+    starts = np.concatenate([[0], ends[:-1]])
+    last = order[np.maximum(np.minimum(starts + k, ends) - 1, 0)]  # of each query; any row where it has none
+    return np.flatnonzero(costs <= costs[last][queries])
 
 
-def _looked_up(sources: Sequence[Source], parts: Sequence[Candidates], text_keys: bool) -> Hits:
-    """The candidates with their keys and places."""
-    return gather([_hits(sources[part.source], part) for part in parts], text_keys)
-
-
-def _hits(source: Source, part: Candidates) -> Hits:
-    files, places = source.place_of(part.rows)
-    return Hits(
-        queries=part.queries,
-        scores=part.scores,
-        keys=source.key_values_at(part.rows),
-        files=files,
-        positions=places,
-        sources=np.full(len(part.rows), part.source, np.int32),
-        rows=part.rows,
-    )
+def _looked_up(source: Source, rows: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[np.int64]]:
+    """The keys, files and places there of the source's rows."""
+    return source.key_values_at(rows), *source.place_of(rows)
 
 
 def cost_s(sources: Sequence[Source], question: Question) -> float:

@@ -39,11 +39,11 @@ class Interims:
 
     def lags(self, field_id: int, metric: str, rows: int, dim: int) -> bool:
         """Whether `grow` is worth its time."""
-        return Interim.lags(self._known.get((field_id, metric)), rows, dim, metric)
+        return Interim.lags(self._known.get((field_id, metric)), rows, dim)
 
     def grow(self, field_id: int, metric: str, ready: Matrix) -> None:
         """Index the rows, which are prepared for the metric. CPU-bound."""
         key = (field_id, metric)
         known = self._known.get(key)
-        if Interim.lags(known, len(ready), ready.shape[1], metric):
+        if Interim.lags(known, *ready.shape):
             self._known[key] = Interim.grown(known, ready, metric)
