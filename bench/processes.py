@@ -6,14 +6,14 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mishards.cli.supervisor import dying_with_parent
-
+LEASH = Path(__file__).with_name("leash.py")
 STOP_S = 5.0  # after it a program is killed: Milvus does not end by SIGTERM within a minute
 TICKS_S = os.sysconf("SC_CLK_TCK")
 
@@ -31,13 +31,12 @@ class Program:
     def start(self) -> None:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                self.command,
+                [sys.executable, str(LEASH), str(os.getpid()), *self.command],
                 cwd=self.folder,
                 env=dict(self.environment),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                preexec_fn=dying_with_parent(),
             )
 
     def stop(self) -> None:

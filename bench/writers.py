@@ -44,7 +44,7 @@ KEYS = list(range(64))  # of the write that touches all shards
 
 
 class Seen(NamedTuple):
-    """Of the metadata service: the writers' processes, and how many shards each writer owns."""
+    """Of the metadata service: the processes of the writers that own shards, and how many each owns."""
 
     pids: dict[str, int]
     owned: Counter[str]
@@ -139,7 +139,7 @@ def killed_in_cluster(kills: int, metadata: str, say: Callable[[str], None]) -> 
             victim = sorted(seen.pids)[turn % 2]
             times_s.append(_kill(seen.pids[victim], client, site.name))
             site.wait(lambda now, was=seen, name=victim: now.pids.get(name) != was.pids[name])  # type: ignore[misc]
-        client.close()
+        site.leave(client)
         return times_s
 
 
@@ -166,7 +166,7 @@ def killed_for_good(kills: int, metadata: str, say: Callable[[str], None]) -> li
                 joins_s.append(time.monotonic() - began_s)
             if joins_s:
                 say(f"a joining writer has its share after {median(joins_s):.1f} s, at most {max(joins_s):.1f} s")
-            client.close()
+            site.leave(client)
         finally:
             for program in (*writers.values(), rest):
                 program.stop()
@@ -229,6 +229,11 @@ class Site:
         self._leases = f"shard/{client.describe_collection(self.name)['collection_id']}/"
         return client
 
+    def leave(self, client: MilvusClient) -> None:
+        """The next site has the same metadata service, but another folder."""
+        client.drop_collection(self.name, timeout=60)
+        client.close()
+
     def wait(self, condition: Callable[[Seen], bool]) -> Seen:
         """What is seen when the condition holds."""
         ends_s = time.monotonic() + SETTLE_S_MAX
@@ -242,9 +247,9 @@ class Site:
         store = open_store(self._metadata or f"sqlite:///{self._folder}/data/metadata.db", SystemClock())
         await store.open()
         try:
-            leases = await store.leases(self._leases)
-            pids = {str(member.id): member.pid for member in await store.members() if "writer" in member.roles}
-            return Seen(pids, Counter(str(lease.owner) for lease in leases))
+            owned = Counter(str(lease.owner) for lease in await store.leases(self._leases))
+            pids = {str(member.id): member.pid for member in await store.members() if member.id in owned}
+            return Seen(pids, owned)
         finally:
             await store.close()
 
