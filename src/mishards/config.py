@@ -118,7 +118,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     data: Name = "./mishards-data"
     host: Name = "127.0.0.1"
     port: Port = 19530  # the Milvus door
-    http_port: Port = 9091  # health; 0: any free port
+    http_port: Port = 9091  # health and metrics; 0: any free port
     wire_port: Port = 0  # between nodes; 0: any free port
     metadata: Url = ""  # URL; "": sqlite:///{data}/metadata.db
     storage: Url = ""  # URL; "": file://{data}/storage

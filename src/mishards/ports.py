@@ -93,6 +93,7 @@ class CommitRequest(msgspec.Struct, frozen=True, kw_only=True):
     removed: tuple[FileId, ...] = ()
     payloads: dict[FileId, bytes] = {}  # of inline files
     follows: str = ""  # uuid of an acknowledged commit of the same collection, which must still be there
+    made_of: tuple[tuple[Version, str], ...] = ()  # versions that it was computed from, with their commits' uuids
     requests: tuple[str, ...] = ()  # ids of the clients' requests that it carries out, each once for ever
 
 
@@ -179,9 +180,9 @@ class MetadataStore(Protocol):
 
     async def commit(self, request: CommitRequest) -> Commit:
         """All or nothing, idempotent by uuid. FENCED if a lease's nonce differs, CONFLICT if a removed file is not
-        live or one of its requests has an outcome already, or with the detail FORKED if `follows` is lost,
-        COLLECTION_NOT_FOUND if dropped. METADATA_UNAVAILABLE: this call has done nothing if its detail is UNDONE, else
-        the outcome is unknown, ask `find_commit`."""
+        live, one of its requests has an outcome already, or a version in `made_of` is lost or another one's; with the
+        detail FORKED if `follows` is lost. COLLECTION_NOT_FOUND if dropped. METADATA_UNAVAILABLE: this call has done
+        nothing if its detail is UNDONE, else the outcome is unknown, ask `find_commit`."""
         ...
 
     async def find_commit(self, collection_id: CollectionId, uuid: str) -> Commit | None: ...
@@ -227,7 +228,15 @@ class MetadataStore(Protocol):
 
     async def import_collection(self, imported: Import) -> None:
         """Make a collection whose chain begins at a version. Idempotent by its id. Refuses names as `create_collection`
-        does; CONFLICT when `pin` pins a version that no lasting pin keeps."""
+        does; CONFLICT when `pin` pins a version that no lasting pin keeps; GONE if its folder was taken, see below."""
+        ...
+
+    async def open_folder(self, collection_id: CollectionId, ttl_s: float) -> None:
+        """Objects of a collection that is to be imported will be stored, under a fresh id. Idempotent."""
+        ...
+
+    async def renew_folder(self, collection_id: CollectionId, ttl_s: float) -> None:
+        """It goes on. GONE if the folder was taken, which may happen once the time is over by the database's clock."""
         ...
 
     # leases
@@ -281,7 +290,17 @@ class MetadataStore(Protocol):
     async def forget_files(self, files: Sequence[FileId]) -> None: ...
 
     async def forget_collection(self, collection_id: CollectionId) -> None:
-        """Delete every record of a dropped collection."""
+        """Delete every record of a dropped collection; its folder belongs to no collection then."""
+        ...
+
+    async def take_folders(self, quarantine_s: float, limit: int) -> list[CollectionId]:
+        """Collections whose folders are due to be emptied: forgotten ones, and, a quarantine after nobody could do so
+        any more, those that nobody went on to import. Whatever lies there, or will, is garbage: ids are never used
+        again."""
+        ...
+
+    async def rest_folders(self, ids: Sequence[CollectionId]) -> None:
+        """These were emptied; they are due again when their time on the list has about doubled."""
         ...
 
     async def forget_commits(self, older_than_s: float, keep: int) -> int:

@@ -10,12 +10,13 @@ import pytest
 from mishards.api.rest.door import HttpDoor
 from mishards.api.rest.health import health_app
 from mishards.errors import SetupError
+from mishards.telemetry.metrics import Metric
 
 
 async def test_ready_says_why_not() -> None:
     """/healthz is always 200; /readyz is 503 with the reasons until there are none."""
     reasons = ["no writer is reachable"]
-    door = HttpDoor(health_app(lambda: reasons))
+    door = HttpDoor(health_app(lambda: reasons, tuple))
     port = await door.start("127.0.0.1", 0)
     before = signal.getsignal(signal.SIGTERM)
 
@@ -32,9 +33,25 @@ async def test_ready_says_why_not() -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+async def test_metrics_are_read_when_asked_for() -> None:
+    """/metrics is what the samples are at that moment, in the format that Prometheus names."""
+    served = Metric("mishards_served_total", "counter", "Answers so far.")
+    answers = [0]
+    door = HttpDoor(health_app(list, lambda: [served.of(answers[0])]))
+    port = await door.start("127.0.0.1", 0)
+
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+        answers[0] = 5
+        page = await client.get("/metrics")
+    await door.stop()
+
+    assert "\nmishards_served_total 5.0\n" in page.text
+    assert page.headers["content-type"].startswith("text/plain; version=")
+
+
 async def test_a_taken_port_is_a_setup_error() -> None:
     """A port in use cannot be listened on; stopping frees it."""
-    first, second = HttpDoor(health_app(list)), HttpDoor(health_app(list))
+    first, second = HttpDoor(health_app(list, tuple)), HttpDoor(health_app(list, tuple))
     port = await first.start("127.0.0.1", 0)
 
     with pytest.raises(SetupError, match=f"cannot listen on 127.0.0.1:{port}: Address already in use$"):

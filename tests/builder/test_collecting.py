@@ -219,3 +219,24 @@ async def test_dropped_collection(shop: Shop) -> None:
     assert await shop.storage.list("") == []
     assert await shop.store.dropped_collections(0.0) == []
     assert await shop.store.removed_files(0.0, 100) == []
+
+
+async def test_folders_of_no_collection_are_emptied(shop: Shop) -> None:
+    """What lies in a folder that nobody goes on to fill goes, echoes of its collection too; what may still become a
+    collection's stays, as does what comes from another database."""
+    for path in ("7/0/t/a.scalars", "manifest/7/1-1-t.json", "8/0/t/b.scalars", "9/0/t/c.scalars"):
+        await shop.storage.put(path, b"x")
+    await shop.store.open_folder(CollectionId(7), 0)
+    await shop.store.open_folder(CollectionId(8), 60)
+
+    assert await shop.builder(settings=replace(AT_ONCE, orphan_quarantine_s=0.0)).collect() == 2
+    assert await shop.storage.list("") == ["8/0/t/b.scalars", "9/0/t/c.scalars"]
+
+
+async def test_folders_of_lapsed_imports_wait_for_their_quarantine(shop: Shop) -> None:
+    """As all orphans do."""
+    await shop.storage.put("7/0/t/a.scalars", b"x")
+    await shop.store.open_folder(CollectionId(7), 0)
+
+    assert await shop.builder(settings=replace(AT_ONCE, orphan_quarantine_s=60.0)).collect() == 0
+    assert await shop.storage.list("") == ["7/0/t/a.scalars"]

@@ -21,6 +21,8 @@ from mishards.clock import FakeClock
 from mishards.config import Settings
 from mishards.errors import Kind
 from mishards.proxy.requests import ProxyService
+from mishards.telemetry import catalogue
+from mishards.telemetry.metrics import Metric
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -201,6 +203,17 @@ def test_error_codes_are_listed() -> None:
     shown = [kind for kind in Kind if kind.name not in BETWEEN_NODES]
 
     assert listed == {kind.name: (str(kind.codes.code), "yes" if kind.codes.retryable else "no") for kind in shown}
+
+
+def test_every_metric_is_documented() -> None:
+    """docs/monitoring.md lists each metric once, in the order of the catalogue, with its labels and a meaning."""
+    listed = [row for row in _rows(DOCS / "monitoring.md") if re.fullmatch(r"`mishards_\w+`", row[0])]
+    metrics = [value for value in vars(catalogue).values() if isinstance(value, Metric)]
+
+    assert [(row[0], row[1]) for row in listed] == [
+        (f"`{metric.name}`", ", ".join(f"`{label}`" for label in metric.labels)) for metric in metrics
+    ]
+    assert all(row[-1] for row in listed)
 
 
 # -------------------------------------------------------------------------------------------------------- architecture

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from mishards.clock import FakeClock, SystemClock
 from mishards.errors import Kind, MishardsError
 from mishards.metadata.deltas import delta_of, stamp
-from mishards.metadata.manifest import Manifest
+from mishards.metadata.manifest import HEADS_MAX, Manifest
 from mishards.metadata.mirror import Mirror
 from mishards.metadata.payloads import PayloadCache
 from mishards.metadata.store import SqlStore, open_store
@@ -342,8 +342,8 @@ async def test_a_watcher_that_fails_does_not_end_the_polling(mirror: Mirror, doo
 
 
 async def test_another_chain_is_read_from_its_beginning(mirror: Mirror, door: Door, tmp_path: Path) -> None:
-    """When the database was restored to an older state and went on from there, the mirror takes the new chain over,
-    in the manifest that its users hold."""
+    """When the database was restored to an older state and went on from there, the mirror takes the new chain over, in
+    a new manifest: what its users have made of the old one must not pass for a part of it."""
     await door.store.commit(a_commit("u2", a_file(3)))
     await door.store.commit(a_commit("u3", a_file(4)))
     await mirror.refresh()
@@ -357,10 +357,60 @@ async def test_another_chain_is_read_from_its_beginning(mirror: Mirror, door: Do
     door.store, first = restored, door.store
     await mirror.refresh()
 
-    assert books(mirror) is manifest
+    assert books(mirror) is not manifest
+    assert (manifest.version, manifest.head) == (3, "u3")
+    manifest = books(mirror)
     assert (manifest.version, manifest.head, sorted(manifest.files)) == (2, "other", [1, 2, 9])
     door.store = first
     await restored.close()
+
+
+async def test_a_commit_that_was_put_back_is_not_the_one_it_was(mirror: Mirror, door: Door, tmp_path: Path) -> None:
+    """Under another version it does not make the old chain valid: what came before it is not the same."""
+    await door.store.commit(a_commit("u2", a_file(3)))
+    await door.store.commit(a_commit("u3", a_file(4)))
+    await mirror.refresh()
+
+    restored = open_store(f"sqlite:///{tmp_path}/restored.db", SystemClock())
+    await restored.open()
+    await restored.create_collection(a_collection(BOOKS, "books", aliases=("novels",)))
+    await restored.commit(a_commit("u1", a_file(1), a_file(2, FileKind.SEGMENT)))
+    await restored.commit(a_commit("u3", a_file(4)))
+    door.store, first = restored, door.store
+    await mirror.refresh()
+
+    assert (books(mirror).version, sorted(books(mirror).files)) == (2, [1, 2, 4])
+    door.store = first
+    await restored.close()
+
+
+async def test_the_service_tells_of_commits_that_were_jumped_over(mirror: Mirror, door: Door) -> None:
+    """After a poll that brings several commits only the last one's uuid is known; each may be asked for."""
+    await door.store.commit(a_commit("u2", a_file(3)))
+    await door.store.commit(a_commit("u3", a_file(4)))
+    await mirror.refresh()
+    manifest = books(mirror)
+    assert not manifest.confirms(2, "u2") and not manifest.denies(2, "u2")
+
+    await mirror.verify(BOOKS, 2, "lost")
+    await mirror.verify(BOOKS, 2, "u2")
+
+    assert manifest.confirms(2, "u2") and manifest.denies(2, "lost")
+
+
+async def test_commits_of_another_chain_are_denied(mirror: Mirror, door: Door) -> None:
+    """A commit that is known to be another one is, of the newest ones; of others nothing is known."""
+    manifest = books(mirror)
+    for number in range(2, 3 + HEADS_MAX):
+        mirror.apply(await push_of(door.store, a_commit(f"u{number}")))
+
+    assert manifest.confirms(manifest.version, manifest.head)
+    assert manifest.denies(manifest.version, "other")
+    assert not manifest.denies(manifest.version, manifest.head)
+    assert manifest.denies(manifest.version - 1, manifest.head)
+    assert not manifest.denies(manifest.version + 1, "not known yet")
+    assert not manifest.denies(2, "forgotten")
+    assert not manifest.denies(manifest.version, "")
 
 
 async def test_a_mirror_that_missed_forgotten_removals_starts_over(mirror: Mirror, door: Door) -> None:

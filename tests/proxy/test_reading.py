@@ -192,3 +192,21 @@ async def test_layouts_in_use() -> None:
             assert case.path.layouts_in_use() == {case.manifest.collection.id: 1}
 
     assert case.path.layouts_in_use() == {}
+
+
+async def test_a_plan_says_of_which_chain_it_is() -> None:
+    """Also when the metadata service has lost commits and others have got their numbers: the plan is another one."""
+    case = Case(p.fresh(1, added=1))
+    asked: list[tuple[Version, str]] = []
+
+    async def ask(reader: Any, plan: Any, files: tuple[int, ...], left_s: float) -> QueryRows:
+        asked.append((plan.version, plan.head))
+        answer: QueryRows = await reader.query(QueryPart(1, plan.version, files))
+        return answer
+
+    for head in ("lost", "lost", "new"):
+        case.manifest.head = head
+        request = QueryRequest(collection="books")
+        await case.path.ask(request, await case.path.reach(request), ask)
+
+    assert asked == [(1, "lost"), (1, "lost"), (1, "new")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from mishards.clock import FakeClock
 from mishards.errors import Kind, MishardsError
 from mishards.model import Collection, CollectionId, NodeId, Schema
-from mishards.proxy.writers import Writers
+from mishards.proxy.writers import Writers, answered
 from mishards.wire.ownership import Ownership
 
 COLLECTION = Collection(
@@ -184,3 +185,28 @@ async def test_definitions_go_to_any_writer_that_answers() -> None:
 
     assert await case.found.ask_any(define, case.clock.monotonic_s() + 1.0) == "b"
     assert names == ["a", "b"]
+
+
+async def test_a_silent_writer_counts_as_lost() -> None:
+    """Whoever waits for it is told so in time, and may ask again; it goes on with nothing that nobody waits for."""
+    asked: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    with pytest.raises(MishardsError) as silent:
+        await answered(asked, 0.0)
+
+    assert (silent.value.kind, silent.value.message) == (Kind.PEER_LOST, "the writer has not answered for 0 s")
+    assert asked.cancelled()
+
+
+async def test_what_a_writer_answers_is_passed_on() -> None:
+    """An answer, and an error, as they are."""
+
+    async def fail() -> None:
+        raise lost()
+
+    async def answer() -> str:
+        return "written"
+
+    assert await answered(answer()) == "written"
+    with pytest.raises(MishardsError, match="connection lost"):
+        await answered(fail())

@@ -136,6 +136,7 @@ class FakeMirror:
         self.inline: dict[int, bytes] = {}
         self.refreshed = 0
         self.news: Callable[[], None] = lambda: None
+        self.chain: dict[str, int] = {}  # versions of commits in the metadata service, by uuid
         self.failure: MishardsError | None = None
         self.listeners: list[Callable[[CollectionId], None]] = []
         self.pinned = FakeViews(self._manifests)
@@ -145,6 +146,9 @@ class FakeMirror:
 
     def manifests(self) -> list[Manifest]:
         return list(self._manifests.values())
+
+    def put(self, manifest: Manifest) -> None:
+        self._manifests[manifest.collection.id] = manifest
 
     def forget(self, collection_id: int) -> None:
         del self._manifests[CollectionId(collection_id)]
@@ -162,6 +166,13 @@ class FakeMirror:
         if self.failure is not None:
             raise self.failure
         self.news()
+
+    @property
+    def lost(self) -> bool:
+        return self.failure is not None
+
+    async def verify(self, collection_id: CollectionId, version: int, head: str) -> None:
+        self._manifests[collection_id].learn(version, head, there=self.chain.get(head) == version)
 
     def stored(self, ids: Iterable[FileId]) -> dict[FileId, bytes]:
         return {}

@@ -15,7 +15,10 @@ from test_holding import FakeMembership, FakePlacement
 from mishards.clock import FakeClock
 from mishards.config import ReaderSettings
 from mishards.errors import Kind, MishardsError
+from mishards.metadata.manifest import Manifest
+from mishards.model import Collection, Delta, File, Version
 from mishards.reader.node import ReaderNode
+from mishards.reader.segments import HeldSegment
 from mishards.segment.ipc import from_stream
 from mishards.wire import messages as m
 from mishards.wire.hits import buffer_of, unpack
@@ -59,6 +62,23 @@ def part(version: int, *files: int, **changes: Any) -> m.SearchPart:
     return m.SearchPart(**values)
 
 
+def delta(manifest: Manifest, head: str) -> Delta:
+    """All that the manifest has, as of the commit `head`."""
+    return Delta(
+        collection_id=manifest.collection.id,
+        after=Version(0),
+        version=manifest.version,
+        ts=1,
+        head=head,
+        added=tuple(manifest.live()),
+    )
+
+
+async def found(node: ReaderNode, asked: m.SearchPart) -> list[int]:
+    keys: list[int] = sorted(unpack(await node.search(asked), 0, False).keys.tolist())
+    return keys
+
+
 async def refusal(asked: Any) -> MishardsError:
     with pytest.raises(MishardsError) as caught:
         await asked
@@ -99,12 +119,83 @@ async def test_without_the_metadata_service_a_reader_that_is_behind_says_so(hous
     assert (await refusal(node.search(part(2, fresh.id)))).kind is Kind.NOT_CAUGHT_UP
 
 
+async def test_a_version_of_another_chain_is_not_answered_from_this_one(house: h.House, node: ReaderNode) -> None:
+    """The metadata service has lost a delete and has got another one under the same number. Who
+    asks for the new commit gets its rows, from a reader that had seen the lost one; who asks for the lost one is told
+    so, whether the reader has heard of the new chain or not."""
+    fresh = house.write(h.rows([1, 2, 3]))
+    house.delete([1])
+    house.manifest.load(delta(house.manifest, "lost"))
+    assert await found(node, part(2, fresh.id, head="lost")) == [2, 3]
+    other = h.House()
+    other.mirror, other.manifest = house.mirror, Manifest(h.collection())
+    other._last_id = 20
+    other.manifest.put(fresh)
+    other.manifest.version = Version(1)
+    other.delete([2])
+    other.manifest.load(delta(other.manifest, "new"))
+
+    house.mirror.failure = MishardsError(Kind.METADATA_UNAVAILABLE, "down")
+    assert (await refusal(node.search(part(2, fresh.id, head="new")))).kind is Kind.NOT_CAUGHT_UP
+    house.mirror.failure, house.mirror.news = None, lambda: house.mirror.put(other.manifest)
+
+    assert await found(node, part(2, fresh.id, head="new")) == [1, 3]
+    gone = await refusal(node.search(part(2, fresh.id, head="lost")))
+    assert (gone.kind, gone.message) == (Kind.GONE, "commit lost of version 2 is lost")
+    assert (await refusal(node.query(m.QueryPart(1, 2, (fresh.id,), head="lost")))).kind is Kind.GONE
+
+
+async def test_a_commit_that_the_reader_never_heard_of_is_looked_up(house: h.House, node: ReaderNode) -> None:
+    """A reader that has caught up over several commits at once does not know whether those in between are of the lost
+    chain: the metadata service does. While that is down, searches go on."""
+    fresh = house.write(h.rows([1, 2, 3]))
+    house.delete([1])
+    house.delete([2])
+    house.manifest.load(delta(house.manifest, "newest"))
+    house.mirror.chain = {"second": 2}
+
+    assert await found(node, part(2, fresh.id, head="second")) == [2, 3]
+    assert (await refusal(node.search(part(2, fresh.id, head="lost")))).kind is Kind.GONE
+    assert await found(node, part(2, fresh.id, head="second")) == [2, 3]
+    house.mirror.failure = MishardsError(Kind.METADATA_UNAVAILABLE, "down")
+    assert await found(node, part(1, fresh.id, head="first")) == [1, 2, 3]
+
+
 async def test_a_file_that_is_not_known_is_gone(house: h.House, node: ReaderNode) -> None:
     """Nothing stands in for it."""
     house.write(h.rows([1]))
 
     assert (await refusal(node.search(part(1, 99)))).kind is Kind.GONE
     assert (await refusal(node.query(m.QueryPart(1, 1, (99,))))).kind is Kind.GONE
+
+
+class Forgetful(h.FakeLoader):
+    """While a segment is loaded, it and the tombstones that concern it are forgotten: they were removed long ago."""
+
+    house: h.House
+    node: ReaderNode
+
+    async def load(self, record: File, collection: Collection) -> HeldSegment:
+        loaded = await super().load(record, collection)
+        await asyncio.sleep(0)
+        for id in list(self.house.manifest.files):
+            del self.house.manifest.files[id]
+        for hosted in self.node._holdings._hosted.values():
+            hosted.forget_vanished()
+        return loaded
+
+
+async def test_what_is_forgotten_while_it_is_loaded_is_gone(tmp_path: Path) -> None:
+    """Its deletes may be forgotten already: no row of it may come back (I11)."""
+    loader = Forgetful()
+    loader.house = house = h.House(loader=loader)
+    loader.node = node = reader(house, tmp_path)
+    flushed = house.flush([(h.Row(1, 7, (1.0, 0.0)), 1), (h.Row(2, 7, (1.0, 0.0)), 1)])
+    house.delete([1])
+
+    assert (await refusal(node.search(part(2, flushed.id)))).kind is Kind.GONE
+
+    await node.stop()
 
 
 async def test_a_segment_gone_from_storage_is_gone(house: h.House, node: ReaderNode) -> None:

@@ -30,11 +30,12 @@ async def collect(made: Cluster, folder: Path) -> None:
     storage = open_storage((folder / "storage").as_uri())
     claims = Claims(kept, NodeId("greedy"), clock, ttl_s=10.0)
     sweeper = Sweeper(kept, storage, made.nodes[0]._mirror, clock, quarantine_s=3600.0)
-    collector = Collector(kept, storage, claims, _nobody_needs, sweeper, grace_s=0.0)
+    collector = Collector(kept, storage, claims, _nobody_needs, sweeper, grace_s=0.0, quarantine_s=0.0)
     async with asyncio.timeout(20.0):
         while await kept.removed_files(0.0, 1):  # the cluster's own collector may be at it
             await collector.collect()
             await asyncio.sleep(0)
+        await collector.collect()
 
 
 async def _nobody_needs() -> dict[CollectionId, Version]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import rows as r
-from churn import Churn
+from churn import Churn, collect
 
 import s3
 from mishards.backup import document, keeping
@@ -17,6 +17,7 @@ from mishards.backup.create import Made, create
 from mishards.backup.restore import restore
 from mishards.clock import SystemClock
 from mishards.errors import Kind, MishardsError
+from mishards.model import CollectionId
 from mishards.ports import MetadataStore, Storage
 from mishards.storage.file import open_storage
 from mishards.testing.cluster import Cluster, cluster
@@ -79,6 +80,22 @@ class Failing:
         self._to_do -= 1
         if not self._to_do:
             self._done.set()
+
+
+class Hanging:
+    """A storage whose puts are done and never answered."""
+
+    def __init__(self, inner: Storage) -> None:
+        self._inner = inner
+        self.asked = asyncio.Event()
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._inner, name)
+
+    async def put_file(self, path: str, source: Path) -> None:
+        await self._inner.put_file(path, source)
+        self.asked.set()
+        await asyncio.Event().wait()
 
 
 @pytest.fixture(params=["file", "s3"])
@@ -179,6 +196,32 @@ async def test_a_killed_backup_is_none(place: Place) -> None:
     assert await keeping.verify(place.target, made.backup, place.scratch, lambda done, total: None) == []
     assert await document.names(place.target, document.UNFINISHED) == []
     await refused(Kind.PARAMETER_INVALID, place.back_up("b"))
+
+
+async def test_what_a_killed_restore_has_copied_goes(place: Place) -> None:
+    """No collection is there. Its objects stay as long as it could still be running; then they go, and nothing else."""
+    await r.create(place.made.proxy)
+    churn = Churn(place.made.proxy, 7)
+    await churn.run(9)
+    await place.back_up("b")
+    known = {str(head.collection_id) for head in await place.store.heads()}
+    hanging = Hanging(place.storage)
+    place.storage = hanging  # type: ignore[assignment]
+    restoring = asyncio.create_task(place.restore("b", under="again"))
+    await hanging.asked.wait()
+    restoring.cancel()
+    await asyncio.gather(restoring, return_exceptions=True)
+    here = {path.partition("/")[0] for path in await place.storage.list("")}
+    (folder,) = here - known - {"manifest"}
+
+    assert await place.store.take_folders(0.0, 10) == []
+    await place.store.renew_folder(CollectionId(int(folder)), 0.0)
+    await place.made.stop(place.made.of("builder")[0])  # whose quarantine is a day
+    await collect(place.made, place.scratch.parent)
+
+    assert await place.storage.list(f"{folder}/") == []
+    assert len(await place.store.heads()) == 1
+    await churn.compare(r.NAME, churn.oracle)
 
 
 async def test_damage_is_found(place: Place) -> None:

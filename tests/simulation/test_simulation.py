@@ -37,6 +37,15 @@ def test_a_seed_decides_everything() -> None:
     assert first == simulate("--seed", "4")
 
 
+@pytest.mark.parametrize("seed", [1, 3, 7, 30])
+def test_both_stores_tell_the_same_story(seed: int) -> None:
+    """The SQL store and the plain one do the same whatever happens: a run over either has the same history (where the
+    metadata service forgets nothing, which SQLite here cannot)."""
+    plain, sqlite = run_seed(seed, store="plain"), run_seed(seed, store="sqlite")
+
+    assert plain.history == sqlite.history
+
+
 @pytest.mark.parametrize("name", sorted(MUTANTS))
 def test_a_broken_rule_is_noticed(name: str) -> None:
     """Each rule of the protocol is needed, and the simulation finds its lack within a few runs."""

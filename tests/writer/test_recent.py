@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
-from writer_house import House, insert
+from writer_house import House, delete, insert
 
 from mishards.clock import FakeClock
 from mishards.errors import Kind, MishardsError
 from mishards.model import CollectionId, NodeId, Version
 from mishards.ports import CommitRequest
+from mishards.telemetry import catalogue as c
 from mishards.writer.recent import KEPT_BYTES_MAX, KEPT_S, Recent
 
 
@@ -55,6 +56,32 @@ async def test_lost_commits_are_put_back_before_the_next(house: House) -> None:
         assert found == {1: "kept", 2: "new", 3: "new", 4: "next"}
         chain = await writer.store.commits(books.id, Version(0))
         assert [commit.version for commit in chain] == [1, 2, 3, 4]
+        assert writer.told(c.COMMITS_PUT_BACK) == 2
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+async def test_deletes_by_filter_are_put_back_among_the_versions_they_saw_only(house: House, sealed: bool) -> None:
+    """They say up to which version they looked: where the rows have got other numbers, as a seal that was lost is not
+    put back, they would delete too few or too many, and are reported instead."""
+    async with house.writer() as writer:
+        books = await writer.create()
+        await writer.write(books, insert([1], "kept"))
+        backup = await asyncio.to_thread(Backup, house)
+        if sealed:
+            await writer.flush(books)
+        seen = (await writer.write(books, insert([2], "found"))).version
+        await writer.write(books, delete([2], below=seen + 1))
+        await writer.write(books, insert([3], "later"))
+        await asyncio.to_thread(backup.restore)
+
+        with capture_logs() as logs:
+            await writer.write(books, insert([4], "next"))
+
+        await writer.mirror.refresh()
+        assert {key for _, key in await writer.found(books)} == ({1, 2, 3, 4} if sealed else {1, 3, 4})
+        lost = [entry["reason"] for entry in logs if entry["log_level"] == "critical"]
+        assert len(lost) == writer.told(c.COMMITS_LOST) == sealed
+        assert all("deletes by a filter" in reason for reason in lost)
 
 
 async def test_lost_commits_are_put_back_without_a_write(house: House) -> None:
@@ -96,6 +123,7 @@ async def test_what_another_writer_owns_by_now_stays_lost_and_is_reported(house:
         assert refused.value.kind is Kind.NOT_OWNER
         assert [entry["event"] for entry in logs if entry["log_level"] == "critical"] == ["acknowledged commit is lost"]
         assert list((await writer.found(books)).values()) == ["kept"]
+        assert writer.told(c.COMMITS_LOST) == 1
 
 
 async def test_who_saw_lost_commits_reads_anew(house: House) -> None:
@@ -135,11 +163,11 @@ def test_what_is_kept_is_bounded() -> None:
     clock.advance(KEPT_S / 2)
     add(2)
     clock.advance(KEPT_S / 2 + 1)
-    assert [request.uuid for request in recent.of(CollectionId(1))] == ["u2"]
+    assert [request.uuid for _, request in recent.of(CollectionId(1))] == ["u2"]
 
     add(3, KEPT_BYTES_MAX - 10_000)
     add(4, 10_000)
-    assert [request.uuid for request in recent.of(CollectionId(1))] == ["u4"]
+    assert [request.uuid for _, request in recent.of(CollectionId(1))] == ["u4"]
 
     clock.advance(KEPT_S + 1)
     assert recent.last(CollectionId(1)) == ""

@@ -12,6 +12,7 @@ from mishards.errors import Kind, MishardsError
 from mishards.model import Commit, FileKind, NodeId, PartitionId, Version
 from mishards.ports import CommitRequest
 from mishards.segment.fresh import encode_rows
+from mishards.telemetry import catalogue as c
 from mishards.wire.messages import ShardWrite
 
 
@@ -361,6 +362,8 @@ async def test_a_commit_whose_answer_was_lost_is_found(house: House) -> None:
         assert (await writer.write(books, insert([1], "a"))).version == 1
         assert len(await writer.store.commits(books.id, Version(0))) == 1
         assert list((await writer.found(books)).values()) == ["a"]
+        assert writer.told(c.COMMITS_UNANSWERED, "done") == 1
+        assert writer.told(c.COMMITS, "write") == 1
 
 
 async def test_a_commit_that_never_arrived_is_repeated(house: House) -> None:
@@ -379,6 +382,7 @@ async def test_a_commit_that_never_arrived_is_repeated(house: House) -> None:
 
         assert (await writer.write(books, insert([1]))).version == 1
         assert uuids[0] == uuids[1]
+        assert writer.told(c.COMMITS_UNANSWERED, "repeated") == 1
 
 
 async def test_a_commit_that_stays_lost_is_fenced(house: House) -> None:
@@ -401,6 +405,7 @@ async def test_a_commit_that_stays_lost_is_fenced(house: House) -> None:
             await writer.store.inner.commit(lost[0])
         assert fenced.value.kind is Kind.FENCED
         assert list((await writer.found(books)).values()) == ["new"]
+        assert writer.told(c.COMMITS_UNANSWERED, "unknown") == 1
 
 
 async def test_writes_to_a_dropped_collection_fail(house: House) -> None:
@@ -412,6 +417,7 @@ async def test_writes_to_a_dropped_collection_fail(house: House) -> None:
         error = await refused(writer.write(books, insert([1])))
 
         assert error.kind is Kind.COLLECTION_NOT_FOUND
+        assert writer.told(c.COMMITS_REFUSED, "COLLECTION_NOT_FOUND") == 1
 
 
 async def test_a_full_shard_refuses_rows_but_never_deletes(house: House) -> None:

@@ -33,6 +33,7 @@ from mishards.ports import MetadataStore
 from mishards.segment.fresh import decode_rows, decode_tombstones, encode_rows, encode_tombstones, tombstones_of
 from mishards.segment.read import open_scalars, open_vectors
 from mishards.storage.file import FileStorage, open_storage
+from mishards.telemetry.metrics import Metric
 from mishards.wire import definitions as d
 from mishards.wire.messages import FlushReply, FlushRequest, Notice, ShardWrite, WriteReply, WriteRequest
 from mishards.writer.node import WriterNode
@@ -135,6 +136,10 @@ class Writer:
         self.node = node
         self.mirror = mirror
         self.store = store
+
+    def told(self, metric: Metric, *labels: str) -> float:
+        """What the writer tells of itself; 0: nothing."""
+        return sum(each.value for each in self.node.metrics() if (each.metric, each.labels) == (metric, labels))
 
     async def define(self, definition: d.AnyDefinition) -> d.DefineReply:
         return await self.node.define(d.DefineRequest(definition))

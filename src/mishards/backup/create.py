@@ -6,24 +6,22 @@ themselves. What an earlier complete backup vouches for is not looked at; object
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from mishards.backup import document
 from mishards.backup.copying import Progress, Tick, copy_all, look_at
 from mishards.backup.document import OBJECTS, Backup, SavedCollection, StoredObject
+from mishards.backup.renewing import HOLD_S, renewed
 from mishards.clock import Clock
 from mishards.errors import Kind, MishardsError, collection_not_found, invalid
 from mishards.metadata import snapshots
 from mishards.model import Collection
 from mishards.ports import MetadataStore, Pin, Storage
-
-HOLD_S = 600.0  # a killed backup's pins end after it
-RENEW_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,24 +97,14 @@ async def _pinned(
             id = await store.take_ids(1)
             pins.append(await snapshots.hold(store, clock, id, collection, HOLD_S, base))
             parts.push_async_callback(_drop, store, pins[-1])
-        renewing = asyncio.create_task(_renew(store, pins))
-        parts.push_async_callback(_end, renewing)
+        await parts.enter_async_context(renewed(partial(_renew, store, pins)))
         yield pins
 
 
 async def _renew(store: MetadataStore, pins: Sequence[Pin]) -> None:
-    """An outage shorter than the pins live does no harm; whether one was longer is seen at the end."""
-    while True:
-        await asyncio.sleep(RENEW_S)
-        for pin in pins:
-            with contextlib.suppress(MishardsError):
-                await store.renew_pin(pin.id, HOLD_S)
-
-
-async def _end(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
+    for pin in pins:
+        with contextlib.suppress(MishardsError):  # another one may still be held
+            await store.renew_pin(pin.id, HOLD_S)
 
 
 async def _drop(store: MetadataStore, pin: Pin) -> None:

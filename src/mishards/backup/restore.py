@@ -1,16 +1,19 @@
 """Restoring collections of a backup, into an empty cluster or beside others. Objects first, then one transaction each:
-killed at any moment a collection is there whole or not at all."""
+killed at any moment a collection is there whole or not at all. Until it is there, its folder in storage is listed as
+nobody's (P12): what a killed restore has copied is garbage."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from msgspec.structs import replace
 
 from mishards.backup.copying import Progress, Tick, copy_all
 from mishards.backup.document import OBJECTS, Backup, SavedCollection
+from mishards.backup.renewing import HOLD_S, renewed
 from mishards.clock import Clock
 from mishards.errors import Kind, MishardsError, collection_not_found, invalid
 from mishards.metadata.snapshots import restored
@@ -86,18 +89,19 @@ async def _restore_one(
     collection = restored(saved.definition, id, new_name or saved.definition.name, clock, origin)
     if not new_name:
         collection = replace(collection, aliases=saved.definition.aliases)
+    imported = Import(
+        collection=collection,
+        version=saved.version,
+        ts=max(saved.ts, collection.created_ts),
+        uuid=clock.token(),
+        files=tuple(_file_in(collection.id, ids, file) for file in saved.files),
+        payloads={ids[file_id]: data for file_id, data in saved.payloads.items()},
+    )
+    await store.open_folder(id, HOLD_S)
     try:
-        await copy_all(target, storage, from_target, sizes, scratch, tick)
-        await store.import_collection(
-            Import(
-                collection=collection,
-                version=saved.version,
-                ts=max(saved.ts, collection.created_ts),
-                uuid=clock.token(),
-                files=tuple(_file_in(collection.id, ids, file) for file in saved.files),
-                payloads={ids[file_id]: data for file_id, data in saved.payloads.items()},
-            )
-        )
+        async with renewed(partial(store.renew_folder, id, HOLD_S)):
+            await copy_all(target, storage, from_target, sizes, scratch, tick)
+        await store.import_collection(imported)
     except MishardsError as error:
         if error.kind is not Kind.METADATA_UNAVAILABLE:  # else it may be there
             with contextlib.suppress(MishardsError):

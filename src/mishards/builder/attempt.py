@@ -101,6 +101,7 @@ class Attempt:
         self._claim = claim
         self._transfers = asyncio.Semaphore(TRANSFERS_MAX)
         self._uploads: list[str] = []  # that no commit can have listed
+        self._seen: list[tuple[Version, str]] = []  # versions that snapshots were taken at, with their commits' uuids
 
     async def snapshot(self) -> Snapshot:
         """The task's shard, at least as new as the claim."""
@@ -108,6 +109,8 @@ class Attempt:
         manifest = self._tools.mirror.get(self._task.collection_id)
         if manifest is None:
             raise collection_not_found(str(self._task.collection_id))
+        if manifest.version > 0:
+            self._seen.append((manifest.version, manifest.head))
         live = sorted((file for file in manifest.live() if file.shard == self._task.shard), key=lambda file: file.id)
         return Snapshot(manifest.collection, manifest.version, tuple(live))
 
@@ -180,6 +183,7 @@ class Attempt:
             leases=((self._claim.name, self._claim.nonce),),
             added=tuple(added),
             removed=tuple(file.id for file in removed),
+            made_of=tuple(self._seen),
         )
         listed = {part.path for file in added for part in file.parts}
         uploads, self._uploads = self._uploads, [path for path in self._uploads if path not in listed]

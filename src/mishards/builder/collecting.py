@@ -17,6 +17,7 @@ from mishards.builder.claims import Claims
 from mishards.builder.floors import Floors
 from mishards.builder.sweeping import Sweeper
 from mishards.errors import Kind, MishardsError
+from mishards.metadata.echo import folder_of
 from mishards.model import CollectionId, File, FileKind, Version
 from mishards.ports import MetadataStore, Storage
 
@@ -26,6 +27,7 @@ BATCHES_MAX = 100  # of one round: within it the garbage of a busy cluster is go
 COMMITS_KEPT = 1_000  # newest of each collection, and all of the last day: whoever asks for a lost commit asks soon
 COMMITS_AGE_S = 86_400.0
 REMOVED_MAX = 100_000  # segment records that are read to learn what expired ones share with younger ones (P15)
+FOLDERS_MAX = 20  # of no collection, emptied in one round (P15)
 HELD_BACK_MAX = 200  # collections whose files a round may pass over because somebody uses them (P15)
 LEASES_AGE_S = 86_400.0  # after its end: whoever held it was gone long before
 
@@ -39,7 +41,8 @@ def collectable_paths(expired: Iterable[File], kept: Iterable[File]) -> list[str
 
 
 class Collector:
-    """Deletes removed files and dropped collections a grace after they went, and orphans after their quarantine."""
+    """Deletes removed files and dropped collections a grace after they went, orphans after their quarantine, and what
+    lies in folders of no collection."""
 
     def __init__(
         self,
@@ -49,13 +52,21 @@ class Collector:
         floors: Floors,
         sweeper: Sweeper,
         grace_s: float,
+        quarantine_s: float,
     ) -> None:
         self._store = store
         self._storage = storage
         self._claims = claims
         self._floors = floors
-        self._sweeper = sweeper
         self._grace_s = grace_s
+        self._quarantine_s = quarantine_s
+        self._steps = {
+            "dropped collections": self._collect_collections,
+            "objects of no collection": self._collect_folders,
+            "removed files": self._collect_removed,
+            "orphans": sweeper.sweep,
+        }
+        self.collected = dict.fromkeys(self._steps, 0)  # since the start
 
     async def collect(self) -> int:
         """One round: how many records and orphans went. Nothing while another node is at it. What fails holds up
@@ -65,11 +76,12 @@ class Collector:
             async with self._claims.hold(LEASE):
                 await self._store.forget_commits(COMMITS_AGE_S, COMMITS_KEPT)
                 await self._store.forget_leases(LEASES_AGE_S)
-                for collect in (self._collect_collections, self._collect_removed, self._sweeper.sweep):
+                for what, collect in self._steps.items():
                     try:
-                        collected += await collect()
+                        self.collected[what] += (count := await collect())
+                        collected += count
                     except MishardsError as error:
-                        log.warning("garbage not collected", step=collect.__name__, error=error.message)
+                        log.warning("garbage not collected", what=what, error=error.message)
         except MishardsError as error:
             if error.kind is not Kind.LEASE_HELD:
                 raise
@@ -83,6 +95,23 @@ class Collector:
             await self._store.forget_collection(collection_id)
             log.info("dropped collection collected", collection=collection_id, objects=len(paths))
         return len(dropped)
+
+    async def _collect_folders(self) -> int:
+        """Empty folders that belong to no collection: how many objects went."""
+        taken = await self._store.take_folders(self._quarantine_s, FOLDERS_MAX)
+        collected = 0
+        for collection_id in taken:
+            paths = [
+                *await self._storage.list(f"{collection_id}/"),
+                *await self._storage.list(folder_of(collection_id)),
+            ]
+            if paths:
+                await self._storage.delete(paths)
+                log.info("objects of no collection collected", collection=collection_id, objects=len(paths))
+            collected += len(paths)
+        if taken:
+            await self._store.rest_folders(taken)
+        return collected
 
     async def _collect_removed(self) -> int:
         """Collect removed files, oldest first and passing over those in use: how many records went."""

@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import Callable, Coroutine
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,8 @@ from mishards.metadata.mirror import Mirror
 from mishards.model import CollectionId, File, NodeId
 from mishards.ports import IndexKind, MetadataStore, Storage
 from mishards.schema.expiry import DROP_MARGIN_S, expired_ts, ttl_s
+from mishards.telemetry import catalogue as c
+from mishards.telemetry.metrics import Sample
 from mishards.wire.messages import Notice
 
 SETTLED_S = 2.0  # without a commit, and a collection's segments are merged further
@@ -80,10 +83,19 @@ class BuilderNode:
         self._settings = settings
         self._clock = clock
         self._claims = Claims(store, node_id, clock, settings.task_lease_s)
-        sweeper = Sweeper(store, storage, mirror, clock, settings.orphan_quarantine_s)
-        self._collector = Collector(store, storage, self._claims, floors, sweeper, settings.garbage_grace_s)
+        self._sweeper = Sweeper(store, storage, mirror, clock, settings.orphan_quarantine_s)
+        self._collector = Collector(
+            store,
+            storage,
+            self._claims,
+            floors,
+            self._sweeper,
+            settings.garbage_grace_s,
+            settings.orphan_quarantine_s,
+        )
         self._echoer = Echoer(store, storage, mirror, self._claims, clock)
         self._compactions = Compactions(store, mirror, clock, settings)
+        self._ended: Counter[tuple[str, str]] = Counter()  # tasks, by kind and outcome
         self._rests = Rests(clock, settings.interval_s)
         self._running: dict[str, Task] = {}
         self._work: set[asyncio.Task[bool]] = set()
@@ -125,6 +137,12 @@ class BuilderNode:
     async def collect(self) -> int:
         """One round of garbage collection: how many records and orphans went."""
         return await self._collector.collect()
+
+    def metrics(self) -> Iterator[Sample]:
+        yield c.TASKS_RUNNING.of(len(self._running))
+        yield from (c.TASKS.of(count, kind, outcome) for (kind, outcome), count in self._ended.items())
+        yield from (c.COLLECTED.of(count, what) for what, count in self._collector.collected.items())
+        yield c.QUARANTINED.of(self._sweeper.quarantined)
 
     async def _repeat(self, action: Callable[[], Coroutine[Any, Any, object]], pause_s: float) -> None:
         while True:
@@ -215,16 +233,20 @@ class BuilderNode:
                 files = await self._run(attempt, task)
         except MishardsError as error:
             rest_s = self._rests.add(task.name)
-            level = log.debug if error.kind in OVERTAKEN else log.warning
+            overtaken = error.kind in OVERTAKEN
+            self._ended[task.kind, "overtaken" if overtaken else "failed"] += 1
+            level = log.debug if overtaken else log.warning
             level("task not done", task=task.name, error=error.message, kind=error.kind.name, rest_s=round(rest_s, 1))
             return False
         except Exception:
+            self._ended[task.kind, "failed"] += 1
             log.exception("task failed", task=task.name, rest_s=round(self._rests.add(task.name), 1))
             return False
         finally:
             del self._running[task.name]
             self._changed.add(task.collection_id)
         self._rests.end(task.name)
+        self._ended[task.kind, "done"] += 1
         log.info(
             "task done",
             task=task.name,

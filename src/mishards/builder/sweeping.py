@@ -3,8 +3,8 @@
 A shard's folder is listed first; what the mirror knows is needed. Of the rest the metadata service tells, in one
 snapshot, which no record names and whose token is fenced: once true, true for ever. They go after a quarantine by this
 process' own clock, in which a metadata service that was set back may be put right (they may be named by what it lost).
-Folders of collections that the metadata service does not know are left alone: ids are never used again, so they belong
-to another database.
+Folders of collections that the metadata service knows nothing of are left alone: they belong to another database. Of
+those that were its own once it keeps a list (`metadata/folders.py`, `Collector`).
 """
 
 from __future__ import annotations
@@ -46,6 +46,11 @@ class Sweeper:
         self._began_s = float("-inf")  # monotonic
         self._found_s: dict[Folder, dict[str, float]] = {}  # orphans, and since when they are known to be some
 
+    @property
+    def quarantined(self) -> int:
+        """Orphans that wait."""
+        return sum(len(paths) for paths in self._found_s.values())
+
     async def sweep(self) -> int:
         """One round: how many objects went."""
         now_s = self._clock.monotonic_s()
@@ -81,7 +86,7 @@ class Sweeper:
         return len(due)
 
     def _keep(self, folder: Folder, found_s: dict[str, float]) -> None:
-        room = SUSPECTS_MAX - sum(len(paths) for paths in self._found_s.values())
+        room = SUSPECTS_MAX - self.quarantined
         if len(found_s) > room:
             log.warning("too many orphans at once, some wait for a later sweep", found=len(found_s), limit=SUSPECTS_MAX)
             found_s = dict(list(found_s.items())[:room])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -16,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from mishards import config
+from mishards.cli.options import AsJson, ConfigFile, Data, Metadata, StorageUrl, load
 from mishards.clock import SystemClock
 from mishards.config import Settings
 
@@ -34,11 +33,6 @@ app = typer.Typer(no_args_is_help=True, help="Backups in another storage.")
 BackupName = Annotated[str, typer.Argument(help="Name of the backup.")]
 To = Annotated[str, typer.Option("--to", help="The other storage: file:///path or s3://bucket/prefix.", metavar="URL")]
 From = Annotated[str, typer.Option("--from", help="The storage that has the backup.", metavar="URL")]
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="Settings file (TOML).", metavar="FILE")]
-Data = Annotated[str | None, typer.Option(help="Data directory (./mishards-data).", metavar="DIR")]
-Metadata = Annotated[str | None, typer.Option(help="Metadata service (sqlite:///DIR/metadata.db).", metavar="URL")]
-Shared = Annotated[str | None, typer.Option("--storage", help="Shared storage (file://DIR/storage).", metavar="URL")]
-AsJson = Annotated[bool, typer.Option("--json", help="As JSON, complete.")]
 
 
 class BackupView(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,12 +58,12 @@ def create(
     config_file: ConfigFile = None,
     data: Data = None,
     metadata: Metadata = None,
-    storage: Shared = None,
+    storage: StorageUrl = None,
 ) -> None:
     """Copy collections as they are now. What the other storage has already is not copied again."""
     from mishards.backup import create as creating
 
-    settings = _settings(config_file, data, metadata, storage)
+    settings = load(config_file, data=data, metadata=metadata, storage=storage).settings
     clock = SystemClock()
     chosen = name or datetime.fromtimestamp(clock.unix_ms() / 1000, UTC).strftime("%Y%m%d-%H%M%S")
 
@@ -131,7 +125,7 @@ def restore(
     config_file: ConfigFile = None,
     data: Data = None,
     metadata: Metadata = None,
-    storage: Shared = None,
+    storage: StorageUrl = None,
 ) -> None:
     """Make collections of a backup, in an empty cluster or a running one; load them to search them."""
     from mishards.backup import document
@@ -141,7 +135,7 @@ def restore(
 
     if rename:
         check_collection_name(rename)
-    settings = _settings(config_file, data, metadata, storage)
+    settings = load(config_file, data=data, metadata=metadata, storage=storage).settings
 
     async def make(store: MetadataStore, own: Storage, progress: Report, scratch: Path) -> list[Collection]:
         target = await _storage(source)
@@ -155,11 +149,6 @@ def restore(
         show.json([{"collection": one.name, "id": one.id, "origin": one.origin} for one in made])
     for one in made if not as_json else ():
         print(f"collection {one.name} restored from {one.origin}")
-
-
-def _settings(file: Path | None, data: str | None, metadata: str | None, storage: str | None) -> Settings:
-    flags = {"data": data, "metadata": metadata, "storage": storage}
-    return config.load(file, os.environ, flags).settings
 
 
 async def _storage(url: str) -> Storage:

@@ -9,16 +9,15 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 import mishards
-from mishards import config
 from mishards.cli.backup import app as backup_commands
 from mishards.cli.metadata import app as metadata_commands
+from mishards.cli.options import AsJson, ConfigFile, Data, Metadata, StorageUrl, load
 from mishards.cli.snapshot import app as snapshot_commands
 from mishards.errors import MishardsError, SetupError
 
@@ -72,13 +71,9 @@ def main() -> None:
         os._exit(end.code if isinstance(end.code, int) else 0)
 
 
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="Settings file (TOML).", metavar="FILE")]
-Data = Annotated[str | None, typer.Option(help="Data directory (./mishards-data).", metavar="DIR")]
 Host = Annotated[str | None, typer.Option(help="Address to listen on (127.0.0.1).")]
 Port = Annotated[int | None, typer.Option(help="Port of the Milvus door (19530).")]
-HttpPort = Annotated[int | None, typer.Option(help="Port for health (9091); 0: any free one.")]
-Metadata = Annotated[str | None, typer.Option(help="Metadata service (sqlite:///DIR/metadata.db).", metavar="URL")]
-AsJson = Annotated[bool, typer.Option("--json", help="As JSON, complete.")]
+HttpPort = Annotated[int | None, typer.Option(help="Port for health and metrics (9091); 0: any free one.")]
 
 
 @app.command()
@@ -90,15 +85,22 @@ def serve(
     port: Port = None,
     http_port: HttpPort = None,
     metadata: Metadata = None,
-    storage: Annotated[str | None, typer.Option(help="Shared storage (file://DIR/storage).", metavar="URL")] = None,
+    storage: StorageUrl = None,
     discovery: Annotated[str | None, typer.Option(help="Service registry (metadata://).", metavar="URL")] = None,
     node_id: Annotated[str | None, typer.Option(help="Stable name of this node.", metavar="NAME")] = None,
 ) -> None:
     """Run one node: all roles (a standalone server) or some of them."""
-    settings = _load(
+    settings = load(
         config_file,
-        {"roles": role, "data": data, "host": host, "port": port, "http_port": http_port}
-        | {"metadata": metadata, "storage": storage, "discovery": discovery, "node_id": node_id},
+        roles=role,
+        data=data,
+        host=host,
+        port=port,
+        http_port=http_port,
+        metadata=metadata,
+        storage=storage,
+        discovery=discovery,
+        node_id=node_id,
     ).settings
     import uvloop
 
@@ -122,7 +124,7 @@ def cluster(
     http_port: HttpPort = None,
 ) -> None:
     """Run a whole cluster on this machine, each node a process of its own."""
-    settings = _load(config_file, {"data": data, "host": host, "port": port, "http_port": http_port}).settings
+    settings = load(config_file, data=data, host=host, port=port, http_port=http_port).settings
     from mishards.cli.cluster import run
 
     counts = {"proxy": proxies, "reader": readers, "writer": writers, "builder": builders}
@@ -148,7 +150,7 @@ def status(
     metadata: Metadata = None,
 ) -> None:
     """Show the nodes with their roles and health, and the collections."""
-    settings = _load(config_file, {"data": data, "metadata": metadata}).settings
+    settings = load(config_file, data=data, metadata=metadata).settings
     from mishards.cli import show, survey
 
     found = survey.look(settings)
@@ -164,7 +166,7 @@ def topology(
     metadata: Metadata = None,
 ) -> None:
     """Show which reader serves which segment of a collection."""
-    settings = _load(config_file, {"data": data, "metadata": metadata}).settings
+    settings = load(config_file, data=data, metadata=metadata).settings
     from mishards.cli import show, survey
 
     found = survey.look_at(settings, collection)
@@ -179,15 +181,11 @@ def config_show(
     metadata: Metadata = None,
 ) -> None:
     """Show every setting, its value and where it came from."""
-    loaded = _load(config_file, {"data": data, "metadata": metadata})
+    loaded = load(config_file, data=data, metadata=metadata)
     from mishards.cli import show
 
     rows = show.setting_rows(loaded)
     show.json(rows) if as_json else show.settings(rows)
-
-
-def _load(file: Path | None, flags: dict[str, Any]) -> config.Loaded:
-    return config.load(file, os.environ, flags)
 
 
 def _print_now(line: str) -> None:

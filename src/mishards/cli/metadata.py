@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -13,19 +12,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from mishards import config
+from mishards.cli.options import AsJson, ConfigFile, Data, Metadata, StorageUrl, load
 from mishards.config import Settings
 
 if TYPE_CHECKING:
     from mishards.metadata.rebuild import Report
 
 app = typer.Typer(no_args_is_help=True, help="The metadata service: check, migrate, export, rebuild.")
-
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="Settings file (TOML).", metavar="FILE")]
-Data = Annotated[str | None, typer.Option(help="Data directory (./mishards-data).", metavar="DIR")]
-Metadata = Annotated[str | None, typer.Option(help="Metadata service (sqlite:///DIR/metadata.db).", metavar="URL")]
-Storage = Annotated[str | None, typer.Option(help="Shared storage (file://DIR/storage).", metavar="URL")]
-AsJson = Annotated[bool, typer.Option("--json", help="As JSON, complete.")]
 
 
 @app.command()
@@ -35,7 +28,7 @@ def check(
     config_file: ConfigFile = None,
     data: Data = None,
     metadata: Metadata = None,
-    storage: Storage = None,
+    storage: StorageUrl = None,
 ) -> None:
     """Check schema, commits, names, and that every listed file is in storage. Exit code 1 if something is wrong."""
     from mishards.cli import audit, show
@@ -45,7 +38,7 @@ def check(
         async with audit.sql_store(settings) as store:
             return await audit.check(store, await open_storage(settings), deep)
 
-    found = asyncio.run(look(_settings(config_file, data, metadata, storage)))
+    found = asyncio.run(look(load(config_file, data=data, metadata=metadata, storage=storage).settings))
     if as_json:
         show.json(found)
     else:
@@ -73,7 +66,7 @@ def upgrade(
             await store.open()
             return before, (await store.revisions())[0]
 
-    before, after = asyncio.run(migrate(_settings(config_file, data, metadata, None)))
+    before, after = asyncio.run(migrate(load(config_file, data=data, metadata=metadata).settings))
     if as_json:
         show.json({"before": before, "after": after})
     else:
@@ -94,7 +87,7 @@ def export(
         async with audit.sql_store(settings) as store:
             return await store.dump(write)
 
-    settings = _settings(config_file, data, metadata, None)
+    settings = load(config_file, data=data, metadata=metadata).settings
     if file is None:
         asyncio.run(write_all(settings, sys.stdout.write))
         return
@@ -109,7 +102,7 @@ def rebuild(
     config_file: ConfigFile = None,
     data: Data = None,
     metadata: Metadata = None,
-    storage: Storage = None,
+    storage: StorageUrl = None,
 ) -> None:
     """Restore a lost metadata service, into an empty one, from what lies in storage. Stop all nodes first."""
     from mishards.cli import audit, show
@@ -122,7 +115,7 @@ def rebuild(
             await store.open()
             return await rebuilding.rebuild(store, await open_storage(settings), SystemClock())
 
-    report = asyncio.run(restore(_settings(config_file, data, metadata, storage)))
+    report = asyncio.run(restore(load(config_file, data=data, metadata=metadata, storage=storage).settings))
     if as_json:
         show.json(report)
     else:
@@ -142,8 +135,3 @@ def _print_report(report: Report) -> None:
     console.print(
         f"{len(report.restored)} collections restored. What was written or defined after those times is lost."
     )
-
-
-def _settings(file: Path | None, data: str | None, metadata: str | None, storage: str | None) -> Settings:
-    flags = {"data": data, "metadata": metadata, "storage": storage}
-    return config.load(file, os.environ, flags).settings

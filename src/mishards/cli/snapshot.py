@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -12,7 +11,7 @@ import msgspec
 import typer
 from rich.console import Console
 
-from mishards import config
+from mishards.cli.options import AsJson, ConfigFile, Data, Metadata, load
 from mishards.errors import collection_not_found
 from mishards.model import Collection, FileKind
 
@@ -25,10 +24,6 @@ app = typer.Typer(no_args_is_help=True, help="Snapshots: versions of collections
 
 Name = Annotated[str, typer.Argument(help="Name of the snapshot in its collection.")]
 Of = Annotated[str, typer.Argument(help="Name or alias of the collection.")]
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="Settings file (TOML).", metavar="FILE")]
-Data = Annotated[str | None, typer.Option(help="Data directory (./mishards-data).", metavar="DIR")]
-Metadata = Annotated[str | None, typer.Option(help="Metadata service (sqlite:///DIR/metadata.db).", metavar="URL")]
-AsJson = Annotated[bool, typer.Option("--json", help="As JSON, complete.")]
 
 
 class SnapshotView(msgspec.Struct, frozen=True, kw_only=True):
@@ -157,7 +152,7 @@ def restore(
 def _run(file: Path | None, data: str | None, metadata: str | None, work: Callable[[MetadataStore], Awaitable[T]]) -> T:
     from mishards.cli.survey import opened
 
-    settings = config.load(file, os.environ, {"data": data, "metadata": metadata}).settings
+    settings = load(file, data=data, metadata=metadata).settings
 
     async def run() -> T:
         async with opened(settings) as store:

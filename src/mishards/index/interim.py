@@ -36,7 +36,7 @@ TRAINED_AGAIN = 4  # times the rows there were at the last training ...
 STRANGE = 2.0  # ... or when new rows are so many times worse coded than those it was trained on
 JUDGED_ROWS = 128
 
-# Recall 0.993 or more of clusters and of sentence embeddings, 0.96 or more of vectors without structure (k = 1, 10, 100).
+# Recall 0.993 and more of clusters and sentence embeddings, 0.96 and more of vectors without structure (k = 1 to 100).
 PROPOSED = 10  # rows scored for each hit wanted ...
 PROPOSED_MORE = 50  # ... and beyond
 ALLOWED_MIN = 4  # proposed rows for each hit wanted that a filter must leave

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 from msgspec.structs import replace
-from sqlalchemy import ColumnElement, Connection, Row, insert, select, update
+from sqlalchemy import Column, ColumnElement, Connection, Row, insert, select, update
 
 from mishards.clock import hybrid
 from mishards.errors import Kind, MishardsError, collection_not_found
@@ -30,9 +30,11 @@ def commit(connection: Connection, request: CommitRequest) -> Commit:
         rows = [{"file_id": id, "data": bytes(data)} for id, data in request.payloads.items()]
         connection.execute(insert(payloads), rows)
     record_requests(connection, request.requests, request.collection_id, request.uuid)
-    head = _lock_collection(connection, request.collection_id)
+    row = collections.c
+    head = lock_collection(connection, request.collection_id, row.version, row.head, row.last_ts)
     if request.follows:
         _check_chain(connection, request)
+    _check_made_of(connection, request, head.version)
     link = Commit(
         collection_id=request.collection_id,
         version=Version(head.version + 1),
@@ -134,12 +136,10 @@ def _hold_leases(connection: Connection, pairs: Sequence[tuple[str, str]]) -> No
             raise MishardsError(Kind.FENCED, f"lease {name} is not held any more by nonce {nonce}", detail=name)
 
 
-def _lock_collection(connection: Connection, collection_id: CollectionId) -> Row[int, str, int]:
-    head = connection.execute(
-        select(collections.c.version, collections.c.head, collections.c.last_ts)
-        .where(collections.c.id == collection_id, collections.c.state == LIVE)
-        .with_for_update()
-    ).one_or_none()
+def lock_collection(connection: Connection, collection_id: CollectionId, *wanted: Column[Any]) -> Row[Any]:
+    """These columns of a live collection, which nobody else changes until the transaction ends."""
+    live = (collections.c.id == collection_id) & (collections.c.state == LIVE)
+    head = connection.execute(select(*wanted).where(live).with_for_update()).one_or_none()
     if head is None:
         raise collection_not_found(str(collection_id))
     return head
@@ -151,6 +151,20 @@ def _check_chain(connection: Connection, request: CommitRequest) -> None:
     if connection.scalar(select(commits.c.version).where(at)) is None:
         message = f"commit {request.follows} of collection {request.collection_id} is lost"
         raise MishardsError(Kind.CONFLICT, message, detail=FORKED)
+
+
+def _check_made_of(connection: Connection, request: CommitRequest, newest: int) -> None:
+    """CONFLICT if the database has lost a version that the commit was computed from: segments hold versions of rows and
+    horizons, which mean nothing on another chain, even if the same files are live there under other versions."""
+    for version, uuid in request.made_of:
+        known = _uuid(connection, request.collection_id, version)
+        if version > newest or known not in ("", uuid):
+            raise outdated(request, version)
+
+
+def outdated(request: CommitRequest, version: int) -> MishardsError:
+    message = f"version {version} of collection {request.collection_id} is lost: what was made of it is outdated"
+    return MishardsError(Kind.CONFLICT, message)
 
 
 def _remove_files(connection: Connection, request: CommitRequest, version: Version) -> None:

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, delete, insert, not_, select, update
 
 from mishards.errors import Kind, MishardsError, collection_not_found
 from mishards.metadata.database import DatabaseMs, batches
+from mishards.metadata.folders import leave_folder
 from mishards.metadata.pins import drop_snapshots, forget_holder, has_pins
 from mishards.metadata.requests import DEFINITION, record_requests
 from mishards.metadata.tables import DROPPED, LIVE, collections, commits, files, leases, names, payloads
@@ -22,7 +23,7 @@ from mishards.ports import Head
 
 def create_collection(connection: Connection, collection: Collection, request: str = "") -> None:
     _record(connection, request, collection.id)
-    for name in _names_of(collection):
+    for name in names_of(collection):
         _claim(connection, collection.id, name)
     start = {"state": LIVE, "ddl": 1, "version": 0, "head": "", "last_ts": collection.created_ts, "forgotten": 0}
     connection.execute(insert(collections).values(id=collection.id, **start, **_columns(collection)))
@@ -36,10 +37,10 @@ def replace_collections(
     for old, _ in sorted(pairs, key=lambda pair: pair[0].id):  # one order of locks for everybody
         _lock(connection, old)
     for old, new in pairs:
-        for name in _names_of(old) - _names_of(new):
+        for name in names_of(old) - names_of(new):
             _free(connection, old.id, name)
     for old, new in pairs:
-        for name in _names_of(new) - _names_of(old):
+        for name in names_of(new) - names_of(old):
             _claim(connection, new.id, name)
         connection.execute(
             update(collections).where(collections.c.id == old.id).values(ddl=collections.c.ddl + 1, **_columns(new))
@@ -97,18 +98,20 @@ def forget_collection(connection: Connection, collection_id: CollectionId) -> No
     for prefix in (f"shard/{collection_id}/", f"task/{collection_id}/"):
         connection.execute(delete(leases).where(leases.c.name.startswith(prefix, autoescape=True)))
     forget_holder(connection, collection_id)
+    if state is not None:
+        leave_folder(connection, collection_id)
     connection.execute(delete(collections).where(collections.c.id == collection_id))
 
 
-class _Name(NamedTuple):
+class Name(NamedTuple):
     database: str
     name: str
     alias: bool
 
 
-def _names_of(collection: Collection) -> set[_Name]:
-    aliases = {_Name(collection.database, alias, True) for alias in collection.aliases}
-    return aliases | {_Name(collection.database, collection.name, False)}
+def names_of(collection: Collection) -> set[Name]:
+    aliases = {Name(collection.database, alias, True) for alias in collection.aliases}
+    return aliases | {Name(collection.database, collection.name, False)}
 
 
 def _columns(collection: Collection) -> dict[str, Any]:
@@ -135,7 +138,7 @@ def _lock(connection: Connection, old: Collection) -> None:
         raise MishardsError(Kind.CONFLICT, message)
 
 
-def _free(connection: Connection, collection_id: CollectionId, name: _Name) -> None:
+def _free(connection: Connection, collection_id: CollectionId, name: Name) -> None:
     connection.execute(
         delete(names).where(
             names.c.database == name.database, names.c.name == name.name, names.c.collection_id == collection_id
@@ -143,18 +146,18 @@ def _free(connection: Connection, collection_id: CollectionId, name: _Name) -> N
     )
 
 
-def _claim(connection: Connection, collection_id: CollectionId, name: _Name) -> None:
+def _claim(connection: Connection, collection_id: CollectionId, name: Name) -> None:
     holder = connection.execute(
         select(names.c.alias, collections.c.name)
         .join(collections, collections.c.id == names.c.collection_id)
         .where(names.c.database == name.database, names.c.name == name.name)
     ).one_or_none()
     if holder is not None:
-        raise _taken(name, holder.alias, holder.name)
+        raise name_taken(name, holder.alias, holder.name)
     connection.execute(insert(names).values(collection_id=collection_id, **name._asdict()))
 
 
-def _taken(name: _Name, held_as_alias: bool, holder: str) -> MishardsError:
+def name_taken(name: Name, held_as_alias: bool, holder: str) -> MishardsError:
     where = f"[database={name.database}][alias={name.name}]"
     if not name.alias:
         message = f"duplicate name: {name.name} is already used in database {name.database}"

@@ -1,7 +1,8 @@
 """Fresh ids: one counter in the metadata service, and blocks of it in each process.
 
-The counter starts at the hybrid timestamp of the database's creation and never catches up with the clock (2**18 ids a
-millisecond), so ids differ even from those of a database that was deleted and made again.
+The counter is at the hybrid timestamp of the database's clock, or ahead of it; nobody takes as many ids as that grows
+(2**18 a millisecond). So ids differ even from those that a database gave away and has forgotten: one that lost its last
+transactions in a fail-over, or one that was deleted and made again.
 """
 
 from __future__ import annotations
@@ -11,24 +12,27 @@ import asyncio
 from sqlalchemy import Connection, insert, select, update
 
 from mishards.clock import hybrid
+from mishards.metadata.database import DatabaseMs
 from mishards.metadata.tables import counters
 from mishards.ports import MetadataStore
 
 COUNTER = "ids"
 
 
-def start_counter(connection: Connection, unix_ms: int) -> None:
+def start_counter(connection: Connection) -> None:
     """The counter exists afterwards. Idempotent."""
     if connection.scalar(select(counters.c.next).where(counters.c.name == COUNTER)) is None:
-        connection.execute(insert(counters).values(name=COUNTER, next=hybrid(unix_ms)))
+        connection.execute(insert(counters).values(name=COUNTER, next=1))
 
 
 def take_ids(connection: Connection, count: int) -> int:
     """The first of `count` consecutive ids that nobody else gets."""
     row = counters.c.name == COUNTER
-    first = connection.execute(select(counters.c.next).where(row).with_for_update()).scalar_one()
+    wanted = select(counters.c.next, DatabaseMs().label("now_ms")).where(row).with_for_update()
+    counter = connection.execute(wanted).one()
+    first: int = max(counter.next, hybrid(counter.now_ms))
     connection.execute(update(counters).where(row).values(next=first + count))
-    return int(first)
+    return first
 
 
 class IdBlocks:

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, insert, select, update
 from mishards.clock import LOGICAL_BITS
 from mishards.metadata.chain import file_row
 from mishards.metadata.definitions import create_collection
+from mishards.metadata.folders import give_folder
 from mishards.metadata.pins import insert_pin, keep_borrowed
 from mishards.metadata.tables import collections, commits, files, payloads
 from mishards.model import Commit, File
@@ -23,6 +24,7 @@ def import_collection(connection: Connection, imported: Import) -> None:
     collection = imported.collection
     if connection.scalar(select(collections.c.id).where(collections.c.id == collection.id)) is not None:
         return
+    give_folder(connection, collection.id)
     if imported.pin is not None:
         keep_borrowed(connection, imported.pin)
     create_collection(connection, collection)

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from msgspec.structs import replace
 
 from mishards.model import Collection, Delta, File, FileId, FileKind, Version
 
+K = TypeVar("K")
+V = TypeVar("V")
+
 NOTHING = Version(0)  # the version before the first commit
+HEADS_MAX = 64  # commits whose uuids are remembered: a proxy is seldom further behind a reader, or ahead (P15)
 
 
 @dataclass(slots=True, eq=False)
@@ -32,6 +37,8 @@ class Manifest:
     frozen: bool = False  # the view of a pin: it never changes, is read from only, and is loaded when it is asked for
     oldest: Version = NOTHING  # the oldest layout whose files are all here: earlier ones have lost files to `_purge`
     _removed: deque[FileId] = field(default_factory=deque)  # those of `files`, in the order of their removal
+    _heads: dict[Version, str] = field(default_factory=dict)  # uuids of commits that are known, the oldest first
+    _lost: dict[str, None] = field(default_factory=dict)  # uuids of commits that are not of this chain
 
     def __post_init__(self) -> None:
         for file in self.files.values():
@@ -57,10 +64,28 @@ class Manifest:
             self.put(file)
         self.version, self.ts, self.head, self.layout = delta.version, delta.ts, delta.head, delta.version
         self.oldest = delta.version
+        self._heads = {delta.version: delta.head}
 
     def precedes(self, delta: Delta) -> bool:
         """Whether a delta that begins here is of the same chain; no if commits that are known here were lost."""
         return delta.after != self.version or not delta.previous or not self.head or delta.previous == self.head
+
+    def confirms(self, version: int, head: str) -> bool:
+        """Whether the commit `version` is known to be `head`; nobody asks for "", which is no uuid."""
+        return not head or self._heads.get(Version(version)) == head
+
+    def denies(self, version: int, head: str) -> bool:
+        """Whether the commit `version` is known to be another one than `head`, which is of another chain, then: one of
+        the two was lost. Where neither `confirms` nor this is true, the metadata service knows: `Mirror.verify`."""
+        known = self._heads.get(Version(version), "")
+        return head in self._lost or (known != head and known != "" and head != "")
+
+    def learn(self, version: int, head: str, there: bool) -> None:
+        """The commit `version` is `head`, or not."""
+        if there:
+            _remember(self._heads, Version(version), head)
+        else:
+            _remember(self._lost, head, None)
 
     def merge(self, delta: Delta) -> bool:
         """Add a delta that begins at or before `version` and ends after it; whether it removed files."""
@@ -77,6 +102,7 @@ class Manifest:
             if id in self.segments:
                 layout = max(layout, delta.removed[id])
         self.version, self.ts, self.head, self.layout = delta.version, delta.ts, delta.head, layout
+        _remember(self._heads, delta.version, delta.head)
         return bool(removed)
 
     def forget_removed(self, version: Version) -> bool:
@@ -92,3 +118,10 @@ class Manifest:
         """List a file, in place of its older record."""
         self.files[file.id] = file
         (self.segments if file.kind is FileKind.SEGMENT else self.fresh)[file.id] = file
+
+
+def _remember(known: dict[K, V], key: K, value: V) -> None:
+    """In place of the oldest, when there are many."""
+    known[key] = value
+    if len(known) > HEADS_MAX:
+        del known[next(iter(known))]

@@ -24,6 +24,8 @@ from mishards.ports import Head, MetadataStore
 
 log = structlog.get_logger(__name__)
 
+RETRY_S = 1.0  # after a failure: what is asked rarely is soon known again
+
 Callback = Callable[[CollectionId], None]
 
 
@@ -83,6 +85,20 @@ class Mirror:
         self._waiting.append(answer)
         self._wake.set()
         await answer
+
+    async def verify(self, collection_id: CollectionId, version: int, head: str) -> None:
+        """Have the collection's manifest know whether its commit `version` is `head`; nothing is learnt while the
+        metadata service is lost."""
+        try:
+            await self.refresh()
+            commit = await self._store.find_commit(collection_id, head)
+        except MishardsError as error:
+            if error.kind is not Kind.METADATA_UNAVAILABLE:
+                raise
+            return
+        manifest = self._manifests.get(collection_id)
+        if manifest is not None:
+            manifest.learn(version, head, there=commit is not None and commit.version == version)
 
     def hint(self) -> None:
         """Something changed that no push carried: refresh soon."""
@@ -161,7 +177,7 @@ class Mirror:
     async def _run(self) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._poll_s):
+                async with asyncio.timeout(self._poll_s if self._healthy else min(self._poll_s, RETRY_S)):
                     await self._wake.wait()
             self._wake.clear()
             self._served, self._waiting = self._waiting, []
@@ -239,6 +255,9 @@ class Mirror:
             self._forget(head.collection_id)
         elif forked or (delta.after == 0 and delta.version > manifest.version):
             known = manifest.version
+            if forked:  # nobody may take a part of the new chain for more of the old one, whose ids it may use again
+                manifest = self._manifests[head.collection_id] = Manifest(manifest.collection)
+                self._pushed, self._stored = PayloadCache(), PayloadCache()
             manifest.load(delta)
             self._changed(head.collection_id)
             if forked:
@@ -250,8 +269,10 @@ class Mirror:
         """Whether the service has lost commits that this process has seen, by what its newest commit says."""
         if head.version == manifest.version:
             return bool(head.head) and head.head != manifest.head
-        lost = head.version < version_sent
-        return lost and await self._store.find_commit(manifest.collection.id, manifest.head) is None
+        if head.version >= version_sent:
+            return False
+        ours = await self._store.find_commit(manifest.collection.id, manifest.head)
+        return ours is None or ours.version != manifest.version  # it may have been put back, under another number
 
     def _tell_fork(self, manifest: Manifest, known: Version) -> None:
         id = manifest.collection.id

@@ -76,7 +76,7 @@ class PinnedViews:
             try:
                 pins = await self._store.pins(collection_id)
             except MishardsError as error:
-                if error.kind is not Kind.METADATA_UNAVAILABLE or not names:
+                if error.kind is not Kind.METADATA_UNAVAILABLE or fresh or not names:
                     raise
                 return names
             if len(self._names) >= NAMES_MAX:

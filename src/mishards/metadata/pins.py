@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import msgspec
 from msgspec.structs import replace
-from sqlalchemy import ColumnElement, Connection, Row, and_, delete, exists, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, delete, exists, func, insert, or_, select, update
 
-from mishards.errors import Kind, MishardsError, collection_not_found
+from mishards.errors import Kind, MishardsError
+from mishards.metadata.chain import lock_collection
 from mishards.metadata.database import DatabaseMs
-from mishards.metadata.tables import LIVE, collections, files, pins
+from mishards.metadata.tables import collections, files, pins
 from mishards.model import Collection, CollectionId, Delta, File, Version
 from mishards.ports import Pin
 
@@ -23,7 +24,8 @@ EXPIRY_MARGIN_S = 60  # a pin that has run out holds its files that long still: 
 
 
 def create_pin(connection: Connection, pin: Pin, ttl_s: float | None, base: CollectionId | None) -> Pin:
-    head = _lock_collection(connection, pin.collection_id)
+    row = collections.c
+    head = lock_collection(connection, pin.collection_id, row.version, row.last_ts, row.document)
     earlier = _find(connection, pin.id)
     if earlier is not None:
         return earlier
@@ -44,7 +46,7 @@ def create_pin(connection: Connection, pin: Pin, ttl_s: float | None, base: Coll
 def renew_pin(connection: Connection, id: CollectionId, ttl_s: float) -> None:
     mine = (pins.c.id == id) & pins.c.until_ms.is_not(None) & (pins.c.until_ms > DatabaseMs())
     if connection.execute(update(pins).where(mine).values(until_ms=_until_ms(ttl_s))).rowcount == 0:
-        raise _gone(id)
+        raise pin_gone(id)
 
 
 def drop_pin(connection: Connection, id: CollectionId) -> None:
@@ -147,17 +149,6 @@ def _check_room(connection: Connection, pin: Pin) -> None:
         raise MishardsError(Kind.CAPACITY_EXCEEDED, message)
 
 
-def _lock_collection(connection: Connection, collection_id: CollectionId) -> Row[int, int, str]:
-    head = connection.execute(
-        select(collections.c.version, collections.c.last_ts, collections.c.document)
-        .where(collections.c.id == collection_id, collections.c.state == LIVE)
-        .with_for_update()
-    ).one_or_none()
-    if head is None:
-        raise collection_not_found(str(collection_id))
-    return head
-
-
 def _find(connection: Connection, id: CollectionId) -> Pin | None:
     document = connection.scalar(select(pins.c.document).where(pins.c.id == id, _in_force()))
     return None if document is None else msgspec.json.decode(document, type=Pin)
@@ -166,11 +157,11 @@ def _find(connection: Connection, id: CollectionId) -> Pin | None:
 def _require(connection: Connection, id: CollectionId) -> Pin:
     found = _find(connection, id)
     if found is None:
-        raise _gone(id)
+        raise pin_gone(id)
     return found
 
 
-def _gone(id: CollectionId) -> MishardsError:
+def pin_gone(id: CollectionId) -> MishardsError:
     return MishardsError(Kind.GONE, f"pin {id} does not exist any more", detail=str(id))
 
 

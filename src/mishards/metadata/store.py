@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from mishards.clock import Clock
 from mishards.errors import Kind, MishardsError
-from mishards.metadata import audit, chain, definitions, garbage, members, migrate, pins
+from mishards.metadata import audit, chain, definitions, folders, garbage, members, migrate, pins
 from mishards.metadata.database import make_folder, parse_url
 from mishards.metadata.ids import start_counter, take_ids
 from mishards.metadata.importing import import_collection
@@ -45,7 +45,7 @@ class SqlStore:
     async def open(self) -> None:
         await self._writes.call(partial(make_folder, self._url))
         await self._writes.call(partial(migrate.upgrade, self._url))
-        await self._writes.run(partial(start_counter, unix_ms=self._clock.unix_ms()))
+        await self._writes.run(start_counter)
 
     async def close(self) -> None:
         await self._reads.close()
@@ -177,6 +177,18 @@ class SqlStore:
 
     async def orphans(self, collection_id: CollectionId, paths: Sequence[str]) -> list[str]:
         return await self._reads.run(partial(garbage.orphans, collection_id=collection_id, paths=paths))
+
+    async def open_folder(self, collection_id: CollectionId, ttl_s: float) -> None:
+        await self._writes.run(partial(folders.open_folder, collection_id=collection_id, ttl_s=ttl_s))
+
+    async def renew_folder(self, collection_id: CollectionId, ttl_s: float) -> None:
+        await self._writes.run(partial(folders.renew_folder, collection_id=collection_id, ttl_s=ttl_s))
+
+    async def take_folders(self, quarantine_s: float, limit: int) -> list[CollectionId]:
+        return await self._writes.run(partial(folders.take_folders, quarantine_s=quarantine_s, limit=limit))
+
+    async def rest_folders(self, ids: Sequence[CollectionId]) -> None:
+        await self._writes.run(partial(folders.rest_folders, ids=ids))
 
     # for `mishards metadata`, beyond the port
 

@@ -122,6 +122,17 @@ pins = Table(
     **options,
 )
 
+folders = Table(
+    "folders",  # in storage, that belong to no collection
+    metadata,
+    Column("collection_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("filling", Boolean, nullable=False),  # by a restore, until due_ms or until it says so again
+    Column("since_ms", BigInteger, nullable=False),
+    Column("due_ms", BigInteger, nullable=False),  # its objects are deleted then, and again later
+    Index("folders_due_ms", "due_ms"),
+    **options,
+)
+
 members = Table(
     "members",
     metadata,

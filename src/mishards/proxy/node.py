@@ -6,7 +6,7 @@ number of proxies may run side by side behind one port or load balancer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from mishards.clock import Clock, hybrid
 from mishards.config import ProxySettings
@@ -40,6 +40,8 @@ from mishards.proxy.snapshots import Snapshots
 from mishards.proxy.versions import Versions
 from mishards.proxy.writers import Writers, answered
 from mishards.proxy.writing import Writing
+from mishards.telemetry import catalogue as c
+from mishards.telemetry.metrics import Sample
 from mishards.wire.definitions import (
     AnyDefinition,
     DefineRequest,
@@ -247,6 +249,10 @@ class ProxyNode:
         if not self._membership.of("writer"):
             reasons.append("no writer is known")
         return reasons
+
+    def metrics(self) -> Iterator[Sample]:
+        yield c.PROXY_IN_FLIGHT.of(self.in_flight)
+        yield c.PROXY_IN_FLIGHT_LIMIT.of(self._settings.in_flight_max)
 
     def _admitted(self) -> _Admission:
         limit = self._settings.in_flight_max

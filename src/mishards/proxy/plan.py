@@ -19,6 +19,7 @@ class Plan:
     version: Version
     layouts: Mapping[int, Version]  # by shard
     files: tuple[File, ...]
+    head: str = ""  # uuid of the commit `version`
 
     @property
     def rows(self) -> int:
@@ -32,8 +33,10 @@ def make_plan(
     shards: int,
     partitions: Collection[PartitionId],
     ready: Callable[[File], bool],
+    head: str = "",
 ) -> Plan:
-    """The plan at `version` over the given partitions. `oldest`: layouts before it are no longer fully known."""
+    """The plan at `version`, the commit `head`, over the given partitions. `oldest`: layouts before it are no longer
+    fully known."""
     data = [f for f in files.values() if f.kind is not FileKind.TOMBSTONES and f.partition_id in partitions]
     chosen: list[File] = []
     layouts: dict[int, Version] = {}
@@ -42,7 +45,7 @@ def make_plan(
         layout = serving_layout([f for f in mine if f.kind is FileKind.SEGMENT], version, oldest, ready)
         layouts[shard] = layout
         chosen.extend(file for file in mine if in_plan(file, layout, version))
-    return Plan(version, layouts, tuple(chosen))
+    return Plan(version, layouts, tuple(chosen), head)
 
 
 def serving_layout(

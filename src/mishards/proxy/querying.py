@@ -56,6 +56,7 @@ class Querying:
                     count=request.count,
                     deadline_s=left_s,
                     expired_ts=reached.expired_ts,
+                    head=plan.head,
                 )
             )
 
@@ -95,6 +96,7 @@ class Querying:
                     template=dict(request.template),
                     output=(primary.id,),
                     deadline_s=left_s,
+                    head=plan.head,
                 )
             )
 

@@ -155,7 +155,7 @@ class ReadPath:
         """The plan at the manifest's version, kept until something it depends on changes (P18)."""
         collection = manifest.collection
         key = (collection.id, request.partitions)
-        state = (collection.updated_ts, manifest.version, self._readers.epoch)
+        state = (collection.updated_ts, manifest.version, manifest.head, self._readers.epoch)
         known = self._plans.get(key)
         if known is not None and known[0] == state:
             return known[1]
@@ -179,6 +179,7 @@ class ReadPath:
             collection.shards,
             readable_partitions(collection, request.partitions),
             ready,
+            manifest.head,
         )
         placed = self._placement.of(
             collection,

@@ -119,6 +119,7 @@ class Searching:
                     output=tuple(field.id for field in output.fields) if direct else (),
                     deadline_s=left_s,
                     expired_ts=reached.expired_ts,
+                    head=plan.head,
                 )
             )
 

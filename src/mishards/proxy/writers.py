@@ -32,15 +32,15 @@ PAUSES_S = (0.0, 0.05, 0.1, 0.2, 0.25)  # before the n-th try; the last one repe
 OwnerCall = Callable[[WriterService, Sequence[int], float], Awaitable[R]]
 
 
-async def answered(call: Awaitable[R]) -> R:
+async def answered(call: Awaitable[R], silent_s: float = SILENT_S_MAX) -> R:
     """The answer of a writer. PEER_LOST when it is silent for long, a paused process perhaps: it may be asked again, or
     another one in its place, when what it was asked for carries an id. A writer that is only slow works on, and gives
     the repetition the answer of the first."""
     try:
-        async with asyncio.timeout(SILENT_S_MAX):
+        async with asyncio.timeout(silent_s):
             return await call
     except TimeoutError as error:
-        raise MishardsError(Kind.PEER_LOST, f"the writer has not answered for {SILENT_S_MAX:g} s") from error
+        raise MishardsError(Kind.PEER_LOST, f"the writer has not answered for {silent_s:g} s") from error
 
 
 class Writers:

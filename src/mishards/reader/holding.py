@@ -56,6 +56,7 @@ class Holdings:
         self._loader = loader
         self._memory_bytes_max = memory_bytes_max
         self._clock = clock
+        self.missing = 0  # loads that failed since storage has not what is live, since the start
         self._hosted: dict[CollectionId, Hosted] = {}
         self._epoch = 1
         self._news: set[CollectionId] = set()  # to be followed
@@ -216,7 +217,12 @@ class Holdings:
         self._followed[collection.id] = state
 
     async def _hold(self, hosted: Hosted, files: Sequence[File]) -> None:
-        await hosted.hold(files)
+        try:
+            await hosted.hold(files)
+        except MishardsError as error:
+            known = (hosted.manifest.files.get(file.id) for file in files)
+            self.missing += error.kind is Kind.GONE and all(file is not None and not file.removed for file in known)
+            raise
         for file in files:
             segment = hosted.segments.get(file.id)
             if segment is not None:

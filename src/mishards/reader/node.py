@@ -6,7 +6,7 @@ Start: clear the cache, then follow placement. Stop: finish what is in flight, t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -35,6 +35,8 @@ from mishards.reader.nursery import Nursery
 from mishards.reader.scan import count, scan
 from mishards.reader.source import Source
 from mishards.segment.ipc import to_stream
+from mishards.telemetry import catalogue as c
+from mishards.telemetry.metrics import Sample
 from mishards.wire import messages as m
 from mishards.wire.hits import Hits, gather, pack
 from mishards.wire.membership import Membership
@@ -119,6 +121,8 @@ class ReaderNode:
             hosted = self._holdings.hosted(CollectionId(request.collection_id))
         except MishardsError:
             return None
+        if not self._same_chain(hosted, request.version, request.head):
+            return None
         sources = hosted.sources_now(request.files, request.version, self._clock.monotonic_s(), request.expired_ts)
         if sources is None or weight(request.filter, request.template) > INLINE_FILTER_WEIGHT:
             return None
@@ -199,6 +203,20 @@ class ReaderNode:
     def memory_bytes(self) -> int:
         return self._holdings.bytes
 
+    def metrics(self) -> Iterator[Sample]:
+        yield c.READER_IN_FLIGHT.of(self.in_flight)
+        yield c.READER_IN_FLIGHT_LIMIT.of(self._settings.in_flight_max)
+        yield c.READER_MEMORY.of(self.memory_bytes)
+        yield c.READER_MEMORY_LIMIT.of(self._settings.memory_bytes_max)
+        yield c.READER_SEGMENTS.of(sum(len(ids) for ids in self.held().values()))
+        yield c.READER_MISSING.of(self._holdings.missing)
+        applied = self.applied()
+        for manifest in self._mirror.manifests():
+            collection = manifest.collection
+            if collection.id in applied:
+                lag = max(0, manifest.version - applied[collection.id])
+                yield c.READER_LAG.of(lag, collection.database, collection.name)
+
     # --------------------------------------------------------------------------------------------------- the parts
 
     def _admitted(self, deadline_s: float) -> _Admission:
@@ -211,9 +229,14 @@ class ReaderNode:
         """The named files at the version, held and applied (P8)."""
         collection_id, version = request.collection_id, request.version
         hosted = await self._hosted(collection_id)
-        if hosted.manifest.version < version:
+        if hosted.manifest.version < version or hosted.manifest.denies(version, request.head):
             await self._refresh()
             hosted = await self._hosted(collection_id)
+        if hosted.manifest.version >= version and not self._same_chain(hosted, version, request.head):
+            await self._mirror.verify(CollectionId(collection_id), version, request.head)
+            hosted = await self._hosted(collection_id)
+        if hosted.manifest.denies(version, request.head):
+            raise MishardsError(Kind.GONE, f"commit {request.head} of version {version} is lost", str(version))
         if hosted.manifest.version < version:
             raise MishardsError(
                 Kind.NOT_CAUGHT_UP, f"version {version} asked, {hosted.manifest.version} known", str(hosted.applied)
@@ -222,7 +245,13 @@ class ReaderNode:
             await hosted.advance()
         named = self._named(hosted, version, request.files)
         await self._hold(hosted, named)
+        self._named(hosted, version, request.files)  # forgotten meanwhile, their tombstones may be forgotten, too
         return hosted, hosted.sources(named, version, self._clock.monotonic_s(), request.expired_ts)
+
+    def _same_chain(self, hosted: Hosted, version: int, head: str) -> bool:
+        """Whether the commit `version` is `head` here too, for all that can be known now."""
+        manifest = hosted.manifest
+        return manifest.confirms(version, head) or (self._mirror.lost and not manifest.denies(version, head))
 
     def _named(self, hosted: Hosted, version: int, files: tuple[int, ...]) -> list[File]:
         """The records of the files. GONE."""

@@ -26,5 +26,5 @@ def killed(
         return _NONE
     at, below, partitions = at[found], tombstones.below[found], tombstones.partitions[found]
     hit = (partitions == 0) | (partitions == partition_id)
-    hit &= row_versions[at] < np.where(below == 0, version, below)
+    hit &= row_versions[at] < np.where(below == 0, version, np.minimum(below, version))
     return np.unique(at[hit])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ from mishards.metadata.ids import IdBlocks
 from mishards.metadata.mirror import Mirror
 from mishards.model import ROLES, Member, NodeId
 from mishards.ports import MetadataStore, Storage
+from mishards.server.metrics import Incidents, process_samples
 from mishards.server.roles import start_builder, start_proxy, start_reader, start_writer
 from mishards.server.shared import (
     Shared,
@@ -34,6 +36,7 @@ from mishards.server.shared import (
     open_storage,
     open_store,
 )
+from mishards.telemetry.metrics import Metrics, Sample
 from mishards.wire.announce import Announcer
 from mishards.wire.membership import Membership
 from mishards.wire.messages import NodeStatus, Nothing, Notice
@@ -65,6 +68,8 @@ class Server:
         self._parts = AsyncExitStack()
         self._services: dict[str, Any] = {}  # what others may ask of this process, by name
         self._doors: list[Any] = []
+        self._metrics = Metrics()
+        self._incidents = Incidents()
         self._proxy: ProxyNode | None = None
         self._draining = False
         self._started_s = 0.0
@@ -89,6 +94,7 @@ class Server:
             parts.push_async_callback(store.close)
             storage = await self._open_storage()
             self._mirror = Mirror(store, clock, settings.poll_s)
+            self._mirror.on_fork(self._incidents.forked)
             await self._mirror.start()
             parts.push_async_callback(self._mirror.stop)
             self._discovery = open_discovery(settings, store, clock)
@@ -105,6 +111,7 @@ class Server:
             self._membership = membership = Membership(self._discovery)
             await membership.start()
             parts.push_async_callback(membership.stop)
+            self._metrics.add(self._tell)
             peers = Peers(clock, self._services, self.node_id)
             membership.on_change(lambda: peers.keep(membership.members()))
             parts.callback(peers.close)
@@ -128,17 +135,23 @@ class Server:
                 placement=Placement(router),
                 ownership=Ownership(router),
             )
+            self._mirror.on_fork(shared.placement.forget)
             if "reader" in self.roles:
-                self._offer("reader", await start_reader(shared, parts), parts)
+                reader = await start_reader(shared, parts)
+                self._offer("reader", reader, parts)
+                self._metrics.add(reader.metrics)
             if "writer" in self.roles:
-                self._offer("writer", await start_writer(shared, parts), parts)
+                writer = await start_writer(shared, parts)
+                self._offer("writer", writer, parts)
+                self._metrics.add(writer.metrics)
             if "builder" in self.roles:
-                await start_builder(shared, parts)
+                self._metrics.add((await start_builder(shared, parts)).metrics)
             if "proxy" in self.roles:
                 self._proxy = await start_proxy(shared, parts)
+                self._metrics.add(self._proxy.metrics)
                 await self._open_milvus_door(self._proxy, parts)
 
-            # health, and the news
+            # health and metrics, and the news
             await self._open_http_door(parts)
             self._member = replace(self._member, http=f"http://{settings.host}:{self.http_port}")
             await self._discovery.register(self._member)
@@ -166,6 +179,7 @@ class Server:
 
     async def notify(self, request: Notice) -> Nothing:
         if request.delta is None or not self._mirror.apply(request.delta):
+            self._incidents.push_gaps += request.delta is not None
             self._mirror.hint()
         return Nothing()
 
@@ -216,9 +230,15 @@ class Server:
         from mishards.api.rest.door import HttpDoor
         from mishards.api.rest.health import health_app
 
-        door = HttpDoor(health_app(self._not_ready))
+        door = HttpDoor(health_app(self._not_ready, self._metrics.samples))
         self.http_port = await door.start(self.settings.host, self.settings.http_port)
         parts.push_async_callback(door.stop)
+
+    def _tell(self) -> Iterator[Sample]:
+        """What this process has to say of itself whatever its roles."""
+        now_s = self._clock.monotonic_s()
+        yield from process_samples(self.node_id, self.roles, self._mirror, self._membership, self._started_s, now_s)
+        yield from self._incidents.samples()
 
     def _new_member(self, address: str) -> Member:
         return Member(

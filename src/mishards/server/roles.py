@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from mishards.server.shared import Shared, index_kind
 
 if TYPE_CHECKING:
+    from mishards.builder.node import BuilderNode
     from mishards.proxy.node import ProxyNode
     from mishards.reader.node import ReaderNode
     from mishards.writer.node import WriterNode
@@ -55,7 +56,7 @@ async def start_writer(shared: Shared, parts: AsyncExitStack) -> WriterNode:
     return writer
 
 
-async def start_builder(shared: Shared, parts: AsyncExitStack) -> None:
+async def start_builder(shared: Shared, parts: AsyncExitStack) -> BuilderNode:
     from mishards.builder.floors import MemberFloors
     from mishards.builder.node import BuilderNode
 
@@ -74,6 +75,7 @@ async def start_builder(shared: Shared, parts: AsyncExitStack) -> None:
     )
     await builder.start()
     parts.push_async_callback(builder.stop)
+    return builder
 
 
 async def start_proxy(shared: Shared, parts: AsyncExitStack) -> ProxyNode:

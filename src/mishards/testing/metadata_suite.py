@@ -18,7 +18,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from mishards.clock import hybrid
+from mishards.clock import SystemClock, hybrid
 from mishards.errors import Kind, MishardsError
 from mishards.metadata.deltas import delta_of, stamp
 from mishards.model import (
@@ -52,6 +52,12 @@ class DefinitionsSuite:
 
         assert len({first + i for first in firsts for i in range(10)}) == 200
         assert min(firsts) > 0 and max(firsts) < 2**62
+
+    async def test_ids_are_ahead_of_the_clock(self, store: MetadataStore) -> None:
+        """So a service that has forgotten some that it gave away does not give them again."""
+        long_ago = hybrid(SystemClock().unix_ms() - 600_000)
+
+        assert await store.take_ids(1) > long_ago
 
     async def test_a_definition_comes_back_whole(self, store: MetadataStore, other: MetadataStore) -> None:
         """Another client reads the collection as it was created, at version 0."""

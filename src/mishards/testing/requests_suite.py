@@ -115,3 +115,15 @@ class RequestsSuite:
         (head,) = await store.heads()
         assert (head.version, head.head) == (2, "u2")
         assert (await store.delta(CollectionId(1), Version(1))).previous == "u1"
+
+    async def test_what_was_made_of_lost_versions_is_refused(self, store: MetadataStore) -> None:
+        """A layout names the versions that it was computed from: each must be the commit that it was then."""
+        await store.create_collection(a_collection(1))
+        await store.commit(a_commit("u1"))
+        await store.commit(a_commit("u2"))
+        one, two = (Version(1), "u1"), (Version(2), "u2")
+
+        await refused(Kind.CONFLICT, store.commit(a_commit("a", made_of=(one, (Version(2), "lost")))))
+        await refused(Kind.CONFLICT, store.commit(a_commit("b", made_of=((Version(9), "lost"),))))
+
+        assert (await store.commit(a_commit("c", made_of=(one, two)))).version == 3

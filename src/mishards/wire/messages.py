@@ -39,6 +39,7 @@ class SearchPart(Message, frozen=True):
     output: tuple[int, ...] = ()  # field ids wanted along with the hits
     deadline_s: float = 30.0  # what remains
     expired_ts: int = 0  # rows of a commit with this hybrid timestamp or an older one are left out
+    head: str = ""  # uuid of the commit `version`: on another chain the same number may mean other rows
 
 
 class SearchHits(Message, frozen=True):
@@ -70,6 +71,7 @@ class QueryPart(Message, frozen=True):
     with_places: bool = False  # add the int64 columns `$file` and `$position`
     deadline_s: float = 30.0
     expired_ts: int = 0
+    head: str = ""
 
 
 class QueryRows(Message, frozen=True):

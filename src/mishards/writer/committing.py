@@ -21,7 +21,7 @@ from mishards.errors import Kind, MishardsError, collection_not_found
 from mishards.metadata.ids import IdBlocks
 from mishards.metadata.mirror import Mirror
 from mishards.model import Commit, File, FileId, FileKind
-from mishards.ports import CommitRequest, RequestOutcome, Storage
+from mishards.ports import UNDONE, CommitRequest, RequestOutcome, Storage
 from mishards.wire.messages import WriteReply
 from mishards.writer.drafts import Draft, draft
 from mishards.writer.groups import Outcome
@@ -98,7 +98,8 @@ class Committer:
                 raise
         known = await self._publisher.outcomes([id for write in group for id in write.ids.values()])
         if not known:
-            raise MishardsError(Kind.INTERNAL, "a commit was refused for a request that has no outcome")
+            message = "the metadata service has forgotten why it refused a commit"
+            raise MishardsError(Kind.METADATA_UNAVAILABLE, message, detail=UNDONE)
         left = [write for write in group if not known.keys() & set(write.ids.values())]
         again = iter(await self.commit(left)) if left else iter(())
         return [next(again) if write in left else _known_outcome(write, known) for write in group]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections import OrderedDict
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from functools import partial
@@ -26,6 +26,8 @@ from mishards.metadata.manifest import Manifest
 from mishards.metadata.mirror import Mirror
 from mishards.model import CollectionId, FileKind, NodeId
 from mishards.ports import MetadataStore, Storage
+from mishards.telemetry import catalogue as c
+from mishards.telemetry.metrics import Sample
 from mishards.wire.definitions import DefineReply, DefineRequest
 from mishards.wire.messages import FlushReply, FlushRequest, WriteReply, WriteRequest
 from mishards.writer.background import BackgroundSealing
@@ -34,6 +36,7 @@ from mishards.writer.definitions import Definitions
 from mishards.writer.forgetting import Forgetting
 from mishards.writer.groups import Groups, stopping
 from mishards.writer.leases import ShardLeases
+from mishards.writer.metrics import shard_samples
 from mishards.writer.others import Others
 from mishards.writer.owning import Owning
 from mishards.writer.prepared import prepare, request_bytes
@@ -70,6 +73,7 @@ class WriterNode:
         """`announce` tells other nodes, without waiting for them. `scratch`: a local directory of this node's own,
         emptied at the start. `others`: the writers that share the shards with this one."""
         self._mirror = mirror
+        self._settings = settings
         self._clock = clock
         self._scratch = scratch
         self._executor = ThreadPoolExecutor(THREADS, thread_name_prefix="writer")
@@ -140,6 +144,14 @@ class WriterNode:
     def leaving(self) -> int:
         """Shards that are being handed over."""
         return self._leases.leaving
+
+    def metrics(self) -> Iterator[Sample]:
+        yield c.SHARDS_OWNED.of(len(self._leases.held()))
+        yield c.SHARDS_LEAVING.of(self._leases.leaving)
+        yield c.QUEUE.of(self._groups.queued_bytes)
+        yield c.QUEUE_LIMIT.of(self._settings.queue_bytes_max)
+        yield from shard_samples(self._leases.held(), self._pressure, self._mirror, self._settings)
+        yield from self._publisher.counts.samples()
 
     async def define(self, request: DefineRequest) -> DefineReply:
         return await self._until_stop(self._definitions.define(request.definition, request.request_id))

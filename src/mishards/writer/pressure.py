@@ -104,9 +104,13 @@ class Pressure:
         if wait_s := pause_s(share):
             await asyncio.sleep(wait_s)
 
+    def fill(self, shard: Shard) -> Fill:
+        """What the shard holds, as far as it was counted."""
+        return self._fills.get(shard) or Fill()
+
     def fullness(self, shard: Shard) -> Fullness:
         """How near the shard is to the bound that it is nearest to."""
-        fill, bounds = self._fills.get(shard) or Fill(), self._settings
+        fill, bounds = self.fill(shard), self._settings
         return max(
             _fullness("bytes of rows that are not in segments yet", fill.bytes, bounds, "fresh_bytes_max"),
             _fullness("files of rows that are not in segments yet", fill.files, bounds, "fresh_files_max"),

@@ -15,10 +15,12 @@ from mishards.clock import Clock
 from mishards.errors import Kind, MishardsError
 from mishards.metadata.deltas import delta_of
 from mishards.metadata.mirror import Mirror
-from mishards.model import CollectionId, Commit, FileId
+from mishards.model import CollectionId, Commit, FileId, FileKind
 from mishards.ports import FORKED, UNDONE, CommitRequest, MetadataStore, RequestOutcome
+from mishards.segment.fresh import decode_tombstones
 from mishards.wire.messages import Notice
-from mishards.writer.recent import Recent
+from mishards.writer.metrics import CommitCounts, Outcome
+from mishards.writer.recent import Recent, uuid_again
 
 SEARCH_S_MAX = 5.0  # for the outcome of a lost commit; longer and its callers are told that it is unknown (P14)
 SEARCH_PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.8)  # before the n-th look; the last one repeats
@@ -38,6 +40,7 @@ class Publisher:
         self._mirror = mirror
         self._clock = clock
         self._announce = announce
+        self.counts = CommitCounts()
         self._recent = Recent(clock)
         self._restoring = asyncio.Lock()
 
@@ -49,34 +52,60 @@ class Publisher:
         for those in this process who would read them next."""
         search_ends_s = min(ends_s, self._clock.monotonic_s() + SEARCH_S_MAX)
         try:
-            commit = await self._commit(self._chained(request), search_ends_s)
+            commit = await self._commit_in_chain(request, search_ends_s)
         except MishardsError as error:
-            if error.kind is not Kind.CONFLICT or error.detail != FORKED:
-                raise
-            await self.restore(request.collection_id)
-            commit = await self._commit(self._chained(request), search_ends_s)
-        self._recent.add(request, commit.version)
+            if error.kind in REFUSALS:
+                self.counts.refused[error.kind.name] += 1
+            raise
+        self.counts.done[request.kind] += 1
+        if request.kind == "write":  # a layout is made again: under other versions it would not be the same
+            self._recent.add(request, commit.version)
         self._tell(request, commit, large)
         return commit
 
     async def restore(self, collection_id: CollectionId) -> None:
         """Put back what the metadata service has lost of this writer's recent commits (`recent.py`), in their order.
-        The first that it refuses, and those after it, stay lost."""
+        What it refuses stays lost, and deletes by filter once rows before them have got other versions: they say up to
+        which version they looked."""
         async with self._restoring:
-            requests = self._recent.of(collection_id)
-            for position, request in enumerate(requests):
+            moved = False
+            for version, request in self._recent.of(collection_id):
                 if await self._store.find_commit(collection_id, request.uuid) is not None:
                     continue
+                if moved and _looked_at_versions(request):
+                    self._give_up(request, "it deletes by a filter, up to a version that is another one now")
+                    continue
+                again = replace(request, uuid=uuid_again(request.uuid))
                 try:
-                    commit = await self._store.commit(request)
+                    commit = await self._store.commit(again)
                 except MishardsError as error:
                     if error.kind is Kind.METADATA_UNAVAILABLE:
                         raise
-                    _report_lost(requests[position:], error)
-                    self._recent.forget(collection_id)
-                    return
+                    self._give_up(request, error.message)
+                    continue
+                moved |= commit.version != version
                 _log.error("lost commit put back", collection=collection_id, uuid=request.uuid)
-                self._tell(request, commit, None)
+                self.counts.put_back += 1
+                self._recent.put_back(request.uuid, again, commit.version)
+                self._tell(again, commit, None)
+
+    def _give_up(self, request: CommitRequest, reason: str) -> None:
+        """The files are kept for a while (P12), and hold what was lost but for what lay in the metadata service."""
+        files = [part.path for file in request.added for part in file.parts if part.path]
+        where = {"collection": request.collection_id, "uuid": request.uuid}
+        _log.critical("acknowledged commit is lost", **where, files=files, reason=reason)
+        self.counts.lost += 1
+        self._recent.forget(request.collection_id, [request])
+
+    async def _commit_in_chain(self, request: CommitRequest, ends_s: float) -> Commit:
+        """After what the metadata service had lost, if it had."""
+        try:
+            return await self._commit(self._chained(request), ends_s)
+        except MishardsError as error:
+            if error.kind is not Kind.CONFLICT or error.detail != FORKED:
+                raise
+        await self.restore(request.collection_id)
+        return await self._commit(self._chained(request), ends_s)
 
     def _chained(self, request: CommitRequest) -> CommitRequest:
         return replace(request, follows=self._recent.last(request.collection_id))
@@ -99,6 +128,18 @@ class Publisher:
             if error.kind is not Kind.METADATA_UNAVAILABLE or error.detail == UNDONE:
                 raise
             lost = error
+        outcome: Outcome = "unknown"
+        try:
+            commit, outcome = await self._resolve(request, ends_s, lost)
+        except MishardsError as error:
+            outcome = "refused" if error.kind in REFUSALS else "unknown"
+            raise
+        finally:
+            self.counts.unanswered[outcome] += 1
+        return commit
+
+    async def _resolve(self, request: CommitRequest, ends_s: float, lost: MishardsError) -> tuple[Commit, Outcome]:
+        """What became of a commit whose answer was lost; it is repeated if it had not happened."""
         tries = 0
         while True:
             pause_s = SEARCH_PAUSES_S[min(tries, len(SEARCH_PAUSES_S) - 1)]
@@ -108,21 +149,17 @@ class Publisher:
             tries += 1
             try:
                 found = await self._store.find_commit(request.collection_id, request.uuid)
-                return found or await self._store.commit(request)  # the same uuid: never a second time
+                if found is not None:
+                    return found, "done"
+                return await self._store.commit(request), "repeated"  # the same uuid: never a second time
             except MishardsError as error:
                 if error.kind is not Kind.METADATA_UNAVAILABLE:
                     raise
                 lost = error
 
 
-def _report_lost(requests: Sequence[CommitRequest], error: MishardsError) -> None:
-    """The files are kept for a while (P12), and hold what was lost but for what lay in the metadata service."""
-    for request in requests:
-        files = [part.path for file in request.added for part in file.parts if part.path]
-        _log.critical(
-            "acknowledged commit is lost",
-            collection=request.collection_id,
-            uuid=request.uuid,
-            files=files,
-            reason=error.message,
-        )
+def _looked_at_versions(request: CommitRequest) -> bool:
+    """Whether it deletes what a search has found (`Tombstones.below`); of what lies in storage it may be so."""
+    stones = [file for file in request.added if file.kind is FileKind.TOMBSTONES]
+    inline = [request.payloads[file.id] for file in stones if file.inline]
+    return len(inline) < len(stones) or any(decode_tombstones(payload).below.any() for payload in inline)

@@ -91,7 +91,7 @@ class Sealer:
         manifest = self._mirror.get(shard.collection_id)
         if manifest is None:
             return None
-        return next_batch(manifest.live_fresh(), manifest.collection, shard.number, manifest.version)
+        return next_batch(manifest.live_fresh(), manifest.collection, shard.number, manifest.version, manifest.head)
 
     async def _seal_batch(self, shard: Shard, batch: Batch) -> None:
         payloads = await self._read([*batch.rows, *batch.tombstones])
@@ -105,6 +105,7 @@ class Sealer:
                 leases=((lease_name, nonce),),
                 added=tuple(added),
                 removed=tuple(file.id for file in batch.rows),
+                made_of=(batch.seen,),
             )
             try:
                 await self._publisher.publish(request, self._clock.monotonic_s() + PUBLISH_S_MAX)

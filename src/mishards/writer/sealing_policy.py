@@ -16,12 +16,14 @@ SCANNED_AGE_S = 4.0  # fresh rows are sealed for what they cost searches no soon
 @dataclass(frozen=True, slots=True)
 class Batch:
     """The input of one seal. `rows`: fresh files, oldest first. `tombstones`: all that can kill one of their rows.
-    `horizon`: the version of the snapshot; every tombstone up to it is among them or older than all rows."""
+    `horizon`: the version of the snapshot; every tombstone up to it is among them or older than all rows. `seen`: that
+    version, and the uuid of its commit."""
 
     collection: Collection
     rows: tuple[File, ...]
     tombstones: tuple[File, ...]
     horizon: Version
+    seen: tuple[Version, str]
 
 
 def fresh_rows(live: Iterable[File], collection: Collection) -> dict[int, list[File]]:
@@ -55,9 +57,11 @@ def is_due(rows: Sequence[File], row_values: int, age_s: float, settings: Writer
     )
 
 
-def next_batch(live: Sequence[File], collection: Collection, shard: int, version: Version) -> Batch | None:
+def next_batch(
+    live: Sequence[File], collection: Collection, shard: int, version: Version, head: str = ""
+) -> Batch | None:
     """The oldest fresh rows of a shard, as much as is sealed at once; None without any. `live`: fresh files at
-    `version`, others too without harm."""
+    `version`, the commit `head`, others too without harm."""
     rows = fresh_rows(live, collection).get(shard)
     if not rows:
         return None
@@ -72,4 +76,4 @@ def next_batch(live: Sequence[File], collection: Collection, shard: int, version
         and file.shard == shard
         and file.added > rows[0].added  # an older one kills none of them (P4)
     )
-    return Batch(collection, tuple(rows[:count]), tuple(tombstones), version)
+    return Batch(collection, tuple(rows[:count]), tuple(tombstones), version, (version, head))

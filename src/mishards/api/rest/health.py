@@ -1,7 +1,8 @@
-"""The HTTP door's health pages: is the process alive, can it serve."""
+"""The HTTP door's pages for machines that look after processes: is it alive, can it serve, how is it."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 
 from starlette.applications import Starlette
@@ -9,9 +10,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from mishards.telemetry.exposition import CONTENT_TYPE, page
+from mishards.telemetry.metrics import Source
 
-def health_app(reasons: Callable[[], Sequence[str]]) -> Starlette:
-    """`/healthz` is 200 while the process answers; `/readyz` is 503 with the reasons while there are any."""
+
+def health_app(reasons: Callable[[], Sequence[str]], samples: Source) -> Starlette:
+    """`/healthz` is 200 while the process answers; `/readyz` is 503 with the reasons while there are any; `/metrics` is
+    what Prometheus reads."""
 
     async def healthz(request: Request) -> Response:
         return PlainTextResponse("ok")
@@ -20,4 +25,8 @@ def health_app(reasons: Callable[[], Sequence[str]]) -> Starlette:
         against = list(reasons())
         return JSONResponse({"ready": not against, "reasons": against}, 503 if against else 200)
 
-    return Starlette(routes=[Route("/healthz", healthz), Route("/readyz", readyz)])
+    async def metrics(request: Request) -> Response:
+        found = list(samples())  # here, where nothing changes meanwhile; writing them takes longer
+        return Response(await asyncio.to_thread(page, found), headers={"content-type": CONTENT_TYPE})
+
+    return Starlette(routes=[Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)])

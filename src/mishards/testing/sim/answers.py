@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING
 
 from mishards.model import Consistency
 from mishards.proxy.requests import QueryResult, SearchResult
+from mishards.testing.sim.drawn import BOUND_S
 from mishards.testing.sim.loop import START_S
 from mishards.testing.sim.node import Node
-from mishards.testing.sim.oracle import GROUP, TAG, Fold, Row, difference
+from mishards.testing.sim.oracle import GROUP, TAG, Fold, History, Row, difference
 
 if TYPE_CHECKING:
     from mishards.testing.sim.world import World
-
-BOUND_S = 5.0
 
 
 @dataclass(slots=True)
@@ -108,10 +107,14 @@ def _version_of(world: World, asked: Asked, what: str, found: object, expected: 
     oldest = asked.oldest
     if asked.level is Consistency.BOUNDED and world.metadata.failed_s.get(asked.proxy, 0.0) > asked.began_s - BOUND_S:
         oldest = 0  # the proxy went on with what it knew while the metadata service did not answer it (P14)
+    if asked.began_s <= history.fell_back_s:
+        oldest = 0  # what it was to see may be forgotten by now
     newest = history.version if asked.newest is None else asked.newest
     for version in range(newest, oldest - 1, -1):
         if expected(history.folds[version]) == found:
             return version
+    if _may_be_forgotten(asked, history) and any(expected(fold) == found for fold in history.lost_folds):
+        return asked.oldest
     older = [version for version in range(oldest) if expected(history.folds[version]) == found]
     where = f"it is that of version {older[-1]}" if older else "it is that of no version"
     freshness = {Consistency.STRONG: "I7", Consistency.SESSION: "I8", Consistency.BOUNDED: "I9"}.get(asked.level, "I5")
@@ -121,6 +124,11 @@ def _version_of(world: World, asked: Asked, what: str, found: object, expected: 
         f"{_told(found, history.folds[-1])}",
     )
     return asked.oldest
+
+
+def _may_be_forgotten(asked: Asked, history: History) -> bool:
+    """Whether the proxy may answer what the metadata service forgot: it has not heard of it, and need not ask."""
+    return asked.level is not Consistency.STRONG or asked.began_s <= history.fell_back_s
 
 
 def _told(found: object, fold: Fold) -> str:

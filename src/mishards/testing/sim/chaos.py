@@ -19,12 +19,13 @@ STOP_S_MAX = 20.0
 async def trouble(world: World) -> None:
     """One event after the other, for some seconds."""
     random = world.random
+    kinds = world.faults.kinds + world.forgetting.kinds
     ends_s = world.loop.time() + random.choice(TROUBLE_S)
     going_on: list[asyncio.Task[None]] = []
     while world.loop.time() < ends_s:
         await asyncio.sleep(min(random.expovariate(1 / world.faults.pause_s_mean), ends_s - world.loop.time()))
-        if world.faults.kinds and world.loop.time() < ends_s:
-            kind = random.choice(world.faults.kinds)
+        if kinds and world.loop.time() < ends_s:
+            kind = random.choice(kinds)
             world.events[kind] += 1
             going_on.append(asyncio.create_task(EVENTS[kind](world)))
     for task in going_on:
@@ -119,6 +120,14 @@ async def _down(world: World, what: str) -> None:
     service.down = False
 
 
+async def fall_back(world: World) -> None:
+    """A replica of the metadata service takes over that lacks the last moments."""
+    if world.forgetting.fall_back():
+        world.metadata.down = True
+        await asyncio.sleep(world.random.choice((0.0, 0.3, 2.0)))
+        world.metadata.down = False
+
+
 async def cut_off(world: World) -> None:
     """One process does not reach storage or the metadata service."""
     node = _any_node(world)
@@ -148,4 +157,5 @@ EVENTS = {
     "storage": storage_down,
     "metadata": metadata_down,
     "cut off": cut_off,
+    "fall back": fall_back,
 }

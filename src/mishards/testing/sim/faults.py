@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from random import Random
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Outcome = Literal["done", "lost", "unanswered", "torn"]
 
@@ -15,11 +15,11 @@ NETWORK_S = 0.002
 REMOTE_S = 0.002  # of storage and the metadata service
 SLOW_S = 1.0
 SHARES = (0.0, 0.0, 0.002, 0.01, 0.05)  # of the calls that go wrong in one way
+FORGETS_SHARE = 0.1  # of the runs
 KINDS = ("kill", "pause", "cut", "break", "leave", "join", "storage", "metadata", "cut off")
 
 
-@dataclass(frozen=True, slots=True)
-class Fate:
+class Fate(NamedTuple):
     """What becomes of one call to storage or the metadata service: done; lost on the way there; done, but its answer is
     lost; or (storage) done in part. `before_s`, `after_s`: how long the ways there and back take."""
 
@@ -52,6 +52,7 @@ class Faults:
     metadata: Shares = field(default_factory=Shares)
     kinds: tuple[str, ...] = ()  # of what happens to whole processes, links and services
     pause_s_mean: float = 1.0  # between two of those
+    forgets: bool = False  # the metadata service may lose its last transactions
 
     @classmethod
     def drawn(cls, random: Random) -> Faults:
@@ -68,7 +69,12 @@ class Faults:
             metadata=Shares(share(), share(), share()),
             kinds=tuple(kind for kind in KINDS if random.random() < 0.35),
             pause_s_mean=random.choice((0.3, 1.0, 3.0)),
+            forgets=random.random() < FORGETS_SHARE,
         )
+
+    @property
+    def loses_every_push(self) -> bool:
+        return self.notice_share == 1.0 and self.notice_fates == ("lost",)
 
     def network_s(self) -> float:
         return self.random.expovariate(1 / (self.network_s_mean if self.active else NETWORK_S))

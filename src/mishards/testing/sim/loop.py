@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import heapq
-from collections import deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
 from enum import Enum
@@ -39,7 +38,7 @@ class Process:
         self.state = State.RUNNING
         self.skew_ms = 0  # of its wall clock
         self._loop = loop
-        self._kept: list[asyncio.Handle] = []
+        self._kept: list[Callback] = []
         self._went_on_s = 0.0  # after its last pause
         self.context = contextvars.copy_context()
         self.context.run(PROCESS.set, self)
@@ -60,9 +59,9 @@ class Process:
     def kill(self) -> None:
         self.state = State.DEAD
 
-    def keep(self, handle: asyncio.Handle) -> None:
+    def keep(self, callback: Callback) -> None:
         """Of a dead process too: nothing of it is freed, and so runs any `finally`, before the end of the world."""
-        self._kept.append(handle)
+        self._kept.append(callback)
 
 
 PROCESS: contextvars.ContextVar[Process | None] = contextvars.ContextVar("process", default=None)
@@ -73,18 +72,29 @@ class SpinningError(Exception):
     """The loop turns and turns."""
 
 
+class Callback:
+    """What `asyncio.TimerHandle` is, with the process that it belongs to."""
+
+    __slots__ = ("arguments", "callback", "context", "process")
+
+    def __init__(self, callback: Any, arguments: tuple[Any, ...], context: contextvars.Context | None) -> None:
+        self.callback = callback  # None: it is cancelled
+        self.arguments = arguments
+        self.context = contextvars.copy_context() if context is None else context
+        self.process = self.context.get(PROCESS)
+
+    def cancel(self) -> None:
+        self.callback, self.arguments = None, ()
+
+
 class Task(asyncio.Task[T]):
-    """A task whose place in a set does not depend on its address."""
+    """A task whose place in a set does not depend on its address. `number` is set before `__init__` needs the hash."""
 
-    _number = 0
-
-    def __init__(self, *arguments: Any, number: int, **options: Any) -> None:
-        self._number = number
-        super().__init__(*arguments, **options)
-        self._log_destroy_pending = False  # those of dead processes stay as they are
+    number: int
+    _log_destroy_pending: bool
 
     def __hash__(self) -> int:
-        return self._number
+        return self.number
 
 
 class SimLoop(asyncio.AbstractEventLoop):
@@ -96,8 +106,8 @@ class SimLoop(asyncio.AbstractEventLoop):
         self.failures: list[str] = []  # exceptions that nobody caught
         self.turns = 0
         self._now_s = START_S
-        self._ready: deque[asyncio.Handle] = deque()
-        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._ready: list[Callback] = []
+        self._timers: list[tuple[float, int, Callback]] = []
         self._number = 0
         self._closed = False
 
@@ -122,37 +132,43 @@ class SimLoop(asyncio.AbstractEventLoop):
         self.turns += 1
         timers = self._timers
         if not self._ready:
-            while timers and timers[0][2].cancelled():
+            while timers and timers[0][2].callback is None:
                 heapq.heappop(timers)
             if not timers:
                 raise SpinningError("nothing will ever happen again")
             self._now_s = max(self._now_s, timers[0][0])
         while timers and timers[0][0] <= self._now_s:
             self._ready.append(heapq.heappop(timers)[2])
-        batch = list(self._ready)
-        self._ready.clear()
-        for handle in batch if len(batch) == 1 else self._shuffled(batch):
-            if handle.cancelled():
+        batch, self._ready = self._ready, []
+        for each in batch if len(batch) == 1 else self._shuffled(batch):
+            if each.callback is None:
                 continue
-            process = handle._context.get(PROCESS)  # type: ignore[attr-defined]
-            if process is None or process.state is State.RUNNING:
-                handle._run()
+            if each.process is None or each.process.state is State.RUNNING:
+                self._run_callback(each)
             else:
-                process.keep(handle)
+                each.process.keep(each)
 
-    def _shuffled(self, batch: list[asyncio.Handle]) -> list[asyncio.Handle]:
+    def _run_callback(self, each: Callback) -> None:
+        try:
+            each.context.run(each.callback, *each.arguments)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            self.call_exception_handler({"message": f"exception in {each.callback}", "exception": error})
+
+    def _shuffled(self, batch: list[Callback]) -> list[Callback]:
         """Processes take their turns in any order; what one process does keeps its own."""
-        groups: dict[Process | None, list[asyncio.Handle]] = {}
-        for handle in batch:
-            groups.setdefault(handle._context.get(PROCESS), []).append(handle)  # type: ignore[attr-defined]
+        groups: dict[Process | None, list[Callback]] = {}
+        for each in batch:
+            groups.setdefault(each.process, []).append(each)
         if len(groups) == 1:
             return batch
         ordered = list(groups.values())
         self.random.shuffle(ordered)
-        return [handle for group in ordered for handle in group]
+        return [each for group in ordered for each in group]
 
-    def put_back(self, handles: list[asyncio.Handle]) -> None:
-        self._ready.extend(handles)
+    def put_back(self, callbacks: list[Callback]) -> None:
+        self._ready.extend(callbacks)
 
     # ------------------------------------------------------------------------------------ asyncio.AbstractEventLoop
 
@@ -161,28 +177,25 @@ class SimLoop(asyncio.AbstractEventLoop):
 
     def call_soon(  # type: ignore[override]
         self, callback: Any, *arguments: Any, context: contextvars.Context | None = None
-    ) -> asyncio.Handle:
-        handle = asyncio.Handle(callback, arguments, self, context)
-        self._ready.append(handle)
-        return handle
+    ) -> Any:
+        soon = Callback(callback, arguments, context)
+        self._ready.append(soon)
+        return soon
 
     call_soon_threadsafe = call_soon  # type: ignore[assignment]
 
     def call_at(  # type: ignore[override]
         self, when: float, callback: Any, *arguments: Any, context: contextvars.Context | None = None
-    ) -> asyncio.TimerHandle:
-        handle = asyncio.TimerHandle(when, callback, arguments, self, context)
+    ) -> Any:
+        later = Callback(callback, arguments, context)
         self._number += 1
-        heapq.heappush(self._timers, (when, self._number, handle))
-        return handle
+        heapq.heappush(self._timers, (when, self._number, later))
+        return later
 
     def call_later(  # type: ignore[override]
         self, delay: float, callback: Any, *arguments: Any, context: contextvars.Context | None = None
-    ) -> asyncio.TimerHandle:
+    ) -> Any:
         return self.call_at(self._now_s + delay, callback, *arguments, context=context)
-
-    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        """Cancelled timers are dropped when their time comes."""
 
     def create_future(self) -> asyncio.Future[Any]:
         return asyncio.Future(loop=self)
@@ -191,7 +204,11 @@ class SimLoop(asyncio.AbstractEventLoop):
         self, coro: Any, *, name: str | None = None, context: contextvars.Context | None = None
     ) -> asyncio.Task[Any]:
         self._number += 1
-        return Task(coro, loop=self, name=name or "task", context=context, number=self._number)
+        task: Task[Any] = Task.__new__(Task)
+        task.number = self._number
+        asyncio.Task.__init__(task, coro, loop=self, name=name or "task", context=context)
+        task._log_destroy_pending = False  # those of dead processes stay as they are
+        return task
 
     def run_in_executor(self, executor: Executor | None, func: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:  # type: ignore[override]
         """The job is done on the loop: at once for the world, for a process after a moment, even if it is cancelled."""

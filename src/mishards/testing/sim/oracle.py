@@ -58,6 +58,17 @@ class Kill(NamedTuple):
 Fold = dict[int, Row]  # by primary key
 
 
+class Lost(NamedTuple):
+    """A write commit that the metadata service has forgotten."""
+
+    commit: Commit
+    tags: frozenset[int]  # of its rows
+    files: frozenset[FileId]
+
+    def is_back_in(self, history: History) -> bool:
+        return self.files <= history.files.keys() | history.removed.keys()
+
+
 class History:
     """One collection."""
 
@@ -73,6 +84,9 @@ class History:
         self.touched: list[set[int]] = [set()]  # by version: the keys of the rows and tombstones of its commit
         self.pins: dict[str, int] = {}  # the versions of snapshots that were acknowledged, by name
         self.layouts: dict[str, int] = {}  # how many layout commits of each kind
+        self.lost: list[Lost] = []
+        self.lost_folds: list[Fold] = []  # that they led to
+        self.fell_back_s = float("-inf")  # when they were forgotten
 
     @property
     def version(self) -> int:
@@ -94,6 +108,32 @@ class History:
     def version_of_ts(self, ts: int) -> int | None:
         return next((commit.version for commit in reversed(self.commits) if commit.ts == ts), None)
 
+    def fall_back(self, version: int, now_s: float) -> None:
+        """Later commits never were: the metadata service has forgotten them."""
+        listed = self.files | {id: file for id, (file, _) in self.removed.items()}
+        self.lost += [
+            Lost(
+                commit,
+                frozenset(tag for tag, versions in self.written.items() if commit.version in versions),
+                frozenset(id for id, file in listed.items() if file.added == commit.version),
+            )
+            for commit in self.commits[version:]
+            if commit.kind == "write"
+        ]
+        self.lost_folds += self.folds[version + 1 :]
+        self.fell_back_s = now_s
+        for by_version in (self.folds, self.touched, self.times_s):
+            del by_version[version + 1 :]
+        del self.commits[version:]
+        self.listed = {path: first for path, first in self.listed.items() if first <= version}
+        self.written = {tag: [each for each in versions if each <= version] for tag, versions in self.written.items()}
+        for file, removed in list(self.removed.values()):
+            if removed > version:
+                del self.removed[file.id]
+                self.files[file.id] = file
+        self.files = {id: file for id, file in self.files.items() if file.added <= version}
+        self.removed = {id: each for id, each in self.removed.items() if each[0].added <= version}
+
 
 class Oracle:
     """Follows all collections. `objects`: what lies in storage; `torn`: paths whose content is not complete."""
@@ -106,10 +146,11 @@ class Oracle:
         self._now_s = now_s
         self._contents: dict[FileId, list[Placed] | Tombstones] = {}
 
+    def history_of(self, id: CollectionId) -> History:
+        return self.histories.setdefault(id, History(id))
+
     def on_commit(self, request: CommitRequest, commit: Commit) -> None:
-        history = self.histories.setdefault(request.collection_id, History(request.collection_id))
-        if any(known.uuid == commit.uuid for known in history.commits):
-            return  # its first answer was lost
+        history = self.history_of(request.collection_id)
         last = history.commits[-1] if history.commits else None
         if commit.version != history.version + 1 or commit.previous != (last.uuid if last else ""):
             raise ViolationError("I2", f"commit {commit.version} after {last}: {commit}")
@@ -248,7 +289,9 @@ def _placed(table: pa.Table, file: File, versions: list[int]) -> list[Placed]:
 def _kills(stones: Tombstones, version: int) -> list[Kill]:
     """What the tombstones of that version kill."""
     columns = (stones.keys.to_pylist(), stones.below.tolist(), stones.partitions.tolist())
-    return [Kill(key, below or version, partition) for key, below, partition in zip(*columns, strict=True)]
+    return [
+        Kill(key, min(below or version, version), partition) for key, below, partition in zip(*columns, strict=True)
+    ]
 
 
 def difference(found: Mapping[int, tuple[int, ...]], expected: Mapping[int, tuple[int, ...]]) -> str:

@@ -1,12 +1,13 @@
 """Storage and the metadata service as processes reach them: what arrives there happens, whatever became of the caller.
 
-The metadata service is the real store on SQLite behind the simulated way to it; storage is a dictionary.
+The metadata service is a store behind the simulated way to it (see `database`); storage is a dictionary.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +20,14 @@ from mishards.testing.sim.loop import PROCESS, WORLD, Process, SimLoop
 OUTAGE_ANSWER_S = 0.05  # a service that is down refuses ...
 CUT_OFF_ANSWER_S = 1.0  # ... a way that is cut lets the caller wait
 
-ASKED_OFTEN = ("heads", "members")  # by every node: the answer stays until something may have changed it
-CHANGES_MEMBERS = ("beat", "forget_member")
-CHANGES_NOTHING = frozenset(  # of both
-    {
-        *("acquire", "renew", "release", "leases", "take_ids", "delta", "payloads", "find_commit", "collections"),
-        *("commits", "removed_files", "dropped_collections", "forget_leases", "orphans", "find_requests", "pins"),
-    }
-)
-
 Trace = Callable[[str], None]
 
 
 class Service:
     """One service outside of the processes: down at times, for all or for some of them."""
 
-    def __init__(self, loop: SimLoop, faults: Faults, shares: Shares, kind: Kind) -> None:
+    def __init__(self, loop: SimLoop, faults: Faults, shares: Shares, kind: Kind, waits: bool = False) -> None:
+        """`waits`: what it does, it does in turns of the loop."""
         self.loop = loop
         self.faults = faults
         self.down = False
@@ -43,6 +36,7 @@ class Service:
         self.trace: Trace = lambda line: None
         self._shares = shares
         self._kind = kind
+        self._waits = waits
 
     async def call(self, name: str, work: Callable[[], Awaitable[Any]], torn: Callable[[], None] | None = None) -> Any:
         """The result of `work`, which is done when the call arrives. Cancelling it stops nothing that is under way."""
@@ -78,7 +72,11 @@ class Service:
             torn()
             self._answer(answer, fate.after_s, process, None, self.error(f"{name} failed halfway"))
             return
-        self.loop.create_task(self._work(name, work, fate, answer, process), context=WORLD)
+        working = self._work(name, work, fate, answer, process)
+        if self._waits:
+            self.loop.create_task(working, context=WORLD)
+        else:
+            _run_through(working)
 
     async def _work(
         self,
@@ -109,6 +107,15 @@ class Service:
         if process is not None and isinstance(error, MishardsError) and error.kind is self._kind:
             self.failed_s[process.name] = self.loop.time() + delay_s
         self.loop.call_later(delay_s, _settle, answer, result, error, context=context)
+
+
+def _run_through(working: Coroutine[Any, Any, None]) -> None:
+    """A coroutine that waits for nothing needs no task."""
+    try:
+        working.send(None)
+    except StopIteration:
+        return
+    raise RuntimeError("it waits")
 
 
 def _settle(answer: asyncio.Future[Any], result: Any, error: Exception | None) -> None:
@@ -177,19 +184,11 @@ class SimStorage:
 
 
 class SimStore:
-    """`ports.MetadataStore`: the real one, reached over the simulated way. `on_commit` is told of each commit when it
-    happens, before anybody else can see it."""
+    """`ports.MetadataStore`: the one there is, reached over the simulated way."""
 
-    def __init__(
-        self,
-        inner: Any,
-        service: Service,
-        on_commit: Callable[[CommitRequest, Commit], None],
-        known: dict[str, Any],
-    ) -> None:
-        """`known`: answers that still hold, of all nodes."""
+    def __init__(self, inner: Any, service: Service, on_commit: Callable[[CommitRequest, Commit], None]) -> None:
+        """`on_commit` is told of each commit when it happens, before anybody else can see it."""
         self._inner = inner
-        self._known = known
         self._service = service
         self._on_commit = on_commit
 
@@ -201,7 +200,6 @@ class SimStore:
 
     async def commit(self, request: CommitRequest) -> Commit:
         async def commit() -> Commit:
-            self._known.pop("heads", None)
             done: Commit = await self._inner.commit(request)
             self._on_commit(request, done)
             return done
@@ -210,21 +208,10 @@ class SimStore:
         return committed
 
     def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
+        work = getattr(self._inner, name)
+
         async def call(*arguments: Any, **options: Any) -> Any:
-            return await self._service.call(name, lambda: self._done(name, *arguments, **options))
+            return await self._service.call(name, partial(work, *arguments, **options))
 
         self.__dict__[name] = call
         return call
-
-    async def _done(self, name: str, *arguments: Any, **options: Any) -> Any:
-        """Nodes ask for the same all the time: the answer stays while nothing is written that could change it."""
-        known = self._known
-        if name in ASKED_OFTEN:
-            if name not in known:
-                known[name] = await getattr(self._inner, name)()
-            return known[name]
-        if name in CHANGES_MEMBERS:
-            known.pop("members", None)
-        elif name not in CHANGES_NOTHING:
-            known.clear()
-        return await getattr(self._inner, name)(*arguments, **options)

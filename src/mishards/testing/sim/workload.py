@@ -164,7 +164,7 @@ class Client:
             written.refused = error.kind in DEFINITE
             raise
         written.acknowledged(world.loop.time(), mutation.ts, [int(key) for key in mutation.keys])
-        self.session.saw(name, mutation.ts)
+        self._wrote(name, mutation.ts)
         return f"{kind} {name}/{partition} {written.rows()} at {self._version(name, mutation.ts)}"
 
     def _keys(self, name: str, count: int) -> list[int]:
@@ -187,10 +187,12 @@ class Client:
         world = self._world
         partition = self._random.choice(("", "", *world.partitions[name]))
         request = DeleteRequest(collection=name, filter=expression, partition=partition, timeout_s=TIMEOUT_S)
-        began = world.history(name).version
+        history = world.history(name)
+        began, began_s = history.version, world.loop.time()
         mutation = await node.call(lambda: node.server.proxy.delete(request), PATIENCE_S)
-        self.session.saw(name, mutation.ts)
-        world.check_delete(name, partition, keys, expression, began, mutation)
+        self._wrote(name, mutation.ts)
+        if history.fell_back_s < began_s:
+            world.check_delete(name, partition, keys, expression, began, mutation)
         return f"{name}/{partition} {expression}: {mutation.count} at {self._version(name, mutation.ts)}"
 
     async def flush(self, node: Node) -> str:
@@ -208,8 +210,10 @@ class Client:
             await node.call(lambda: node.server.proxy.snapshots.drop("default", name, oldest), PATIENCE_S)
             return f"{name}@{oldest} dropped"
         called = f"s{self._world.new_tag()}"
+        began_s = self._world.loop.time()
         pin = await node.call(lambda: node.server.proxy.snapshots.create("default", name, called, ""), PATIENCE_S)
-        history.pins[called] = pin.version
+        if history.fell_back_s < began_s:
+            history.pins[called] = pin.version
         return f"{name}@{called} at {pin.version}"
 
     # ----------------------------------------------------------------------------------------------------------- reads
@@ -243,7 +247,7 @@ class Client:
         )
         result = await node.call(lambda: node.server.proxy.search(request), PATIENCE_S)
         version = check_search(self._world, asked, result, query, limit)
-        self.session.saw(asked.name, result.ts)
+        self._saw(asked.name, result.ts)
         return f"{asked}: {len(result.keys)} rows at {version}"
 
     async def query(self, node: Node) -> str:
@@ -251,7 +255,7 @@ class Client:
         request = QueryRequest(**self._reading(asked), output=("id", "tag", "g"), limit=ALL)
         result = await node.call(lambda: node.server.proxy.query(request), PATIENCE_S)
         version = check_query(self._world, asked, result)
-        self.session.saw(asked.name, result.ts)
+        self._saw(asked.name, result.ts)
         return f"{asked}: {result.count} rows at {version}"
 
     async def count(self, node: Node) -> str:
@@ -279,6 +283,16 @@ class Client:
             "guarantee_ts": asked.guarantee_ts,
             "timeout_s": TIMEOUT_S,
         }
+
+    def _wrote(self, name: str, ts: int) -> None:
+        self._world.acknowledged_ts.add((self._world.ids[name], ts))
+        self._saw(name, ts)
+
+    def _saw(self, name: str, ts: int) -> None:
+        """What was forgotten since it was answered binds nobody."""
+        history = self._world.history(name)
+        if not history.lost_folds or history.version_of_ts(ts) is not None:
+            self.session.saw(name, ts)
 
     def _version(self, name: str, ts: int) -> int | None:
         return self._world.history(name).version_of_ts(ts)

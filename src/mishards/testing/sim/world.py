@@ -6,7 +6,6 @@ set up -> trouble (clients ask, faults happen) -> peace (faults stop, clients as
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -15,15 +14,18 @@ from random import Random
 from typing import Any
 
 from msgspec.structs import replace
+from structlog import DropEvent
+from structlog.typing import EventDict
 
-from mishards.clock import FakeClock
-from mishards.config import BuilderSettings, ProxySettings, ReaderSettings, Settings, WriterSettings
 from mishards.errors import Kind, MishardsError, SetupError
-from mishards.model import CollectionId
+from mishards.model import CollectionId, Commit
+from mishards.ports import CommitRequest
 from mishards.proxy.requests import Mutation
 from mishards.testing.sim.clocks import SimClock, database_ms
-from mishards.testing.sim.database import Database, the_database
+from mishards.testing.sim.database import Database, StoreName, the_workplace
+from mishards.testing.sim.drawn import drawn_nodes, drawn_settings
 from mishards.testing.sim.faults import Faults
+from mishards.testing.sim.forgetting import Forgetting
 from mishards.testing.sim.loop import START_S, Process, SimLoop, State
 from mishards.testing.sim.network import Network
 from mishards.testing.sim.node import LostError, Node, SimServer
@@ -33,7 +35,7 @@ from mishards.testing.sim.workload import Client, schema
 from mishards.wire import definitions as d
 
 START_S_MAX = 30.0  # of a process
-PEACE_S = 2.0
+PEACE_S = 1.0
 HEALED_S_MAX = 60.0
 COLLECTED_EVERY = 10  # seeds: it takes a while
 COLLECTED_S_MAX = 200.0  # mirrors remember what was removed for 120 s, and so long nodes need it
@@ -51,6 +53,7 @@ class Written:
     told_s: float | None = None
     refused: bool = False
     ts: int = 0
+    began_s: float = 0.0
 
     def acknowledged(self, now_s: float, ts: int, keys: list[int]) -> None:
         self.told_s, self.ts, self.keys = now_s, ts, keys
@@ -63,13 +66,16 @@ class Written:
 class World:
     """Everything there is in one run."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, store: StoreName) -> None:
         self.seed = seed
+        self.store: StoreName = store
         self.random = Random(seed)
         self.loop = SimLoop(Random(seed + 1))  # type: ignore[abstract]  # what nobody here calls is missing
         self.faults = Faults.drawn(Random(seed + 2))
         self.network = self.loop.network = Network(self.loop, self.faults)
-        self.metadata = Service(self.loop, self.faults, self.faults.metadata, Kind.METADATA_UNAVAILABLE)
+        self.metadata = Service(
+            self.loop, self.faults, self.faults.metadata, Kind.METADATA_UNAVAILABLE, waits=store != "plain"
+        )
         self.objects = Service(self.loop, self.faults, self.faults.storage, Kind.STORAGE_UNAVAILABLE)
         self.metadata.trace = self.objects.trace = self.note
         self.storage = SimStorage(self.objects, self._on_delete)
@@ -85,12 +91,16 @@ class World:
         self.operations: Counter[str] = Counter()
         self.events: Counter[str] = Counter()
         self.writes: list[Written] = []
-        self._ids: dict[str, CollectionId] = {}
-        self._known: dict[str, Any] = {}
+        self.ids: dict[str, CollectionId] = {}
+        self.clients: list[Client] = []
         self._tag = 0
         self._all: list[Node] = []  # dead ones too
-        self._settings = drawn_settings(self.random)
-        self._database: Database
+        self.forgetting = Forgetting(self)
+        self.acknowledged_ts: set[tuple[CollectionId, int]] = set()  # writes of any kind, by collection and timestamp
+        self.reported: set[str] = set()  # uuids in what was logged as critical
+        self.committed_by: dict[str, Node] = {}  # commits by uuid
+        self.settings = drawn_settings(self.random, pushes=not self.faults.loses_every_push)
+        self.database: Database
         self.oracle: Oracle
 
     # ------------------------------------------------------------------------------------------------- for all to use
@@ -106,15 +116,21 @@ class World:
         self.note(f"VIOLATION {invariant}: {message}")
         self.violations.append(f"{invariant}: {message}")
 
+    def on_critical(self, logger: object, method: str, event: EventDict) -> EventDict:
+        """What the log of a process says loudly."""
+        self.note(f"log: {event}")
+        self.reported.add(event.get("uuid", ""))
+        raise DropEvent
+
     def history(self, name: str) -> History:
-        return self.oracle.histories.setdefault(self._ids[name], History(self._ids[name]))
+        return self.oracle.history_of(self.ids[name])
 
     def new_tag(self) -> int:
         self._tag += 1
         return self._tag
 
     def begin_write(self, name: str, tags: list[int]) -> Written:
-        written = Written(name, tags, self.history(name).version)
+        written = Written(name, tags, self.history(name).version, began_s=self.loop.time())
         self.writes.append(written)
         return written
 
@@ -138,26 +154,25 @@ class World:
     # --------------------------------------------------------------------------------------------------------- the run
 
     async def run(self, chaos: Callable[[World], Awaitable[None]]) -> None:
-        self._database = the_database()
-        await self._database.open(FakeClock(), lambda: database_ms(self.loop))
-        folder = self._database.folder / "run"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
+        self.database = await the_workplace().open_database(self.store, lambda: database_ms(self.loop))
+        folder = the_workplace().empty_folder()
         self.oracle = Oracle(self.storage.objects, self.storage.torn, folder, self.loop.time)
-        self._settings = replace(self._settings, data=str(folder))
+        self.settings = replace(self.settings, data=str(folder))
         await self._set_up()
         self.note(f"seed {self.seed}: {self.faults.describe()}; {sorted(self.nodes)}; think {self.think_s} s")
         self.busy = self.faults.active = True
-        clients = [
-            asyncio.create_task(Client(self, number, Random(self.random.random())).run())
-            for number in range(self.random.choice((1, 2, 3)))
+        self.clients = [
+            Client(self, number, Random(self.random.random())) for number in range(self.random.choice((1, 2, 3)))
         ]
-        await chaos(self)
+        asking = [asyncio.create_task(client.run()) for client in self.clients]
+        async with self.forgetting.possible():
+            await chaos(self)
         self._make_peace()
         await asyncio.sleep(PEACE_S)
         self.busy = False
-        await asyncio.gather(*clients)
+        await asyncio.gather(*asking)
         await self._check_healed()
+        await self.forgetting.check()
         if self.seed % COLLECTED_EVERY == 0:
             await self._check_collected()
         self._check_end()
@@ -185,7 +200,7 @@ class World:
         for definition in definitions:
             collection = await proxy.call(partial(proxy.server.proxy.define, definition), START_S_MAX)
         assert collection is not None
-        self._ids[name] = collection.id
+        self.ids[name] = collection.id
         self.partitions[name] = {partition.name: partition.id for partition in collection.partitions}
         if generated:
             self.generated.add(name)
@@ -199,8 +214,8 @@ class World:
         process = Process(name, self.loop)
         process.skew_ms = self.random.choice((0, 0, 60_000, -3_600_000))
         clock = SimClock(self.loop, process, Random(self.random.random()))
-        store: Any = SimStore(self._database.store, self.metadata, self._on_commit, self._known)
-        settings = replace(self._settings, roles=roles, node_id=name)
+        store: Any = SimStore(self.database.store, self.metadata, lambda *done: self._on_commit(node, *done))
+        settings = replace(self.settings, roles=roles, node_id=name)
         server = SimServer(settings, clock, store, self.storage, self.faults)
         node = Node(self.loop, process, server)
         self._all.append(node)
@@ -221,18 +236,20 @@ class World:
         node.kill()
         self.network.process_died(node.process, silently)
 
-    def _on_commit(self, request: Any, commit: Any) -> None:
+    def _on_commit(self, node: Node, request: CommitRequest, commit: Commit) -> None:
+        if commit.uuid in (known.uuid for known in self.oracle.history_of(commit.collection_id).commits):
+            return  # its first answer was lost
+        self.committed_by[commit.uuid] = node
+        nonces = self.database.nonces()
         for name, nonce in request.leases:
-            if (nonce,) not in self._database.rows("SELECT nonce FROM leases WHERE name = ?", name):
+            if nonces.get(name) != nonce:
                 self.violated("I1", f"version {commit.version} was committed without lease {name}")
         try:
             self.oracle.on_commit(request, commit)
         except ViolationError as error:
             self.violated(error.invariant, str(error))
-        self.note(
-            f"commit {commit.kind} {commit.collection_id} version {commit.version}"
-            f" +{len(request.added)} -{len(request.removed)}"
-        )
+        name = next(name for name, id in self.ids.items() if id == commit.collection_id)
+        self.note(f"commit {commit.kind} {name} version {commit.version} +{len(request.added)} -{len(request.removed)}")
 
     def _on_delete(self, path: str) -> None:
         if path in self.oracle.needed_paths():
@@ -276,9 +293,12 @@ class World:
             )
 
     def _garbage(self) -> set[str]:
-        nonces = {nonce for (nonce,) in self._database.rows("SELECT nonce FROM leases")}
+        nonces = set(self.database.nonces().values())
         objects = {path for path in self.storage.objects if path.count("/") == 3 and path.split("/")[2] not in nonces}
-        return objects - self.oracle.needed_paths()
+        needed = self.oracle.needed_paths()
+        for collection_id, version in self.database.pinned():  # of snapshots that a client may not know of
+            needed |= self.oracle.histories[collection_id].paths_at(version)
+        return objects - needed
 
     def _check_end(self) -> None:
         for path in sorted(self.oracle.needed_paths()):
@@ -299,8 +319,8 @@ class World:
                 self.violated("refused", f"row {tag} was refused and committed at {versions}")
         if self.shards[written.name] == 1 and len({tuple(versions) for versions in committed.values() if versions}) > 1:
             self.violated("I10", f"the rows of one write were committed at {committed}")
-        if written.told_s is None:
-            return
+        if written.told_s is None or written.began_s <= history.fell_back_s:
+            return  # what was acknowledged and then forgotten: see `_check_put_back`
         end = history.version_of_ts(written.ts)
         if end is None:
             self.violated("P3", f"write of {written.tags} acknowledged at a timestamp of no version")
@@ -308,58 +328,3 @@ class World:
         for key, tag in written.rows().items():
             if not any(key in history.touched[version] for version in range(written.began + 1, end + 1)):
                 self.violated("lost", f"row {tag} of key {key}, acknowledged at {end}, is in no commit")
-
-
-def drawn_nodes(random: Random) -> list[str]:
-    """The roles of the first processes."""
-    if random.random() < 0.2:
-        return ["writer,builder", "proxy,reader"] + ["proxy,reader,writer,builder"[6:]] * random.choice((0, 1))
-    return (
-        ["writer"] * random.choice((1, 1, 2))
-        + ["reader"] * random.choice((1, 2, 2, 3))
-        + ["builder"] * random.choice((1, 1, 2))
-        + ["proxy"] * random.choice((1, 1, 2))
-    )
-
-
-def drawn_settings(random: Random) -> Settings:
-    """Everything happens within moments: a run lasts seconds."""
-    return Settings(
-        port=0,
-        http_port=0,
-        beat_s=1.0,
-        poll_s=random.choice((1.0, 1.0, 6.0)),  # pushes alone, mostly, in the last case
-        member_timeout_s=3.0,
-        drain_s=1.0,
-        proxy=ProxySettings(
-            switch_wait_s=random.choice((0.2, 2.0)),
-            result_bytes_direct=random.choice((256 << 10, 256 << 10, 0)),
-            retry_share=random.choice((0.1, 1.0)),
-            hedge_share=random.choice((0.05, 1.0)),
-        ),
-        reader=ReaderSettings(
-            memory_bytes_max=random.choice((1 << 30, 1 << 30, 20_000)),
-            cache_bytes_max=random.choice((1 << 30, 1 << 30, 20_000)),
-            threads=1,
-        ),
-        writer=WriterSettings(
-            group_bytes_max=random.choice((1 << 20, 1 << 20, 5_000)),
-            queue_bytes_max=random.choice((1 << 20, 1 << 20, 10_000)),
-            lease_s=2.0,
-            inline_bytes_max=random.choice((64 << 10, 1500, 1)),
-            seal_bytes=8_000,
-            fresh_bytes_max=random.choice((1 << 20, 1 << 20, 12_000)),
-            seal_files=random.choice((2, 4, 8)),
-            seal_age_s=random.choice((0.7, 3.0)),
-        ),
-        builder=BuilderSettings(
-            interval_s=0.5,
-            merge_files=2,
-            tombstones_max=random.choice((1, 5, 50)),
-            threads=1,
-            processes=0,
-            task_lease_s=2.0,
-            garbage_grace_s=(grace_s := random.choice((1.0, 5.0, 20.0))),
-            orphan_quarantine_s=grace_s / 5,
-        ),
-    )
