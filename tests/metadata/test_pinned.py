@@ -107,6 +107,7 @@ async def test_views_outlive_an_outage(desk: Desk) -> None:
     desk.clock.advance(10.0)
 
     assert await desk.views.find(BOOKS, "monday") is view
+    await refused(Kind.METADATA_UNAVAILABLE, desk.views.find(BOOKS, "tuesday"))
     await refused(Kind.METADATA_UNAVAILABLE, desk.views.find(CollectionId(2), "monday"))
     await refused(Kind.METADATA_UNAVAILABLE, desk.views.load(CollectionId(102)))
 

@@ -26,6 +26,7 @@ def stones(*keys: int, below: int = 0, partition: int = 0) -> Tombstones:
         (stones(10, 20, 30), 8, [0, 1, 2]),
         (stones(30, below=7), 9, []),  # a delete by filter spares what came after its query
         (stones(30, below=8), 9, [2]),
+        (stones(20, 30, below=99), 7, [1]),  # and what came after itself: `below` may be a version of a lost chain
         (stones(10, 99), 9, [0]),
         (stones(10, partition=PARTITION), 9, [0]),
         (stones(10, partition=PARTITION + 1), 9, []),

@@ -10,8 +10,8 @@ from writer_house import House, delete, insert
 
 from mishards.clock import FakeClock
 from mishards.errors import Kind, MishardsError
-from mishards.model import CollectionId, NodeId, Version
-from mishards.ports import CommitRequest
+from mishards.model import CollectionId, Commit, NodeId, Version
+from mishards.ports import UNDONE, CommitRequest
 from mishards.telemetry import catalogue as c
 from mishards.writer.recent import KEPT_BYTES_MAX, KEPT_S, Recent
 
@@ -124,6 +124,25 @@ async def test_what_another_writer_owns_by_now_stays_lost_and_is_reported(house:
         assert [entry["event"] for entry in logs if entry["log_level"] == "critical"] == ["acknowledged commit is lost"]
         assert list((await writer.found(books)).values()) == ["kept"]
         assert writer.told(c.COMMITS_LOST) == 1
+
+
+async def test_a_refusal_whose_reason_is_lost_as_well_may_be_tried_again(house: House) -> None:
+    """A commit is refused because its request was carried out already, and the service falls back before it says how:
+    then nothing was done, and the next try does it."""
+    async with house.writer() as writer:
+        books = await writer.create()
+
+        async def refuse(request: CommitRequest) -> Commit:
+            raise MishardsError(Kind.CONFLICT, "the request has an outcome")
+
+        writer.store.commit = refuse
+        with pytest.raises(MishardsError) as failed:
+            await writer.write(books, insert([1], "a"), request_id="r")
+        del writer.store.commit
+        await writer.write(books, insert([1], "a"), request_id="r")
+
+        assert (failed.value.kind, failed.value.detail) == (Kind.METADATA_UNAVAILABLE, UNDONE)
+        assert list((await writer.found(books)).values()) == ["a"]
 
 
 async def test_who_saw_lost_commits_reads_anew(house: House) -> None:

@@ -127,10 +127,18 @@ class ReadPath:
                         Kind.UNAVAILABLE, f"planned {REPLANS_MAX + 1} times, files still missing: {cause}"
                     ) from cause
                 self._plans.clear()
-                manifest = await self._catalog.recheck(manifest, request.collection)
+                manifest = await self._recheck(manifest, request, reached.deadline_s)
             else:
                 return plan, answers
         raise AssertionError("unreachable")
+
+    async def _recheck(self, manifest: Manifest, request: Reading, deadline_s: float) -> Manifest:
+        """As `Catalog.recheck`, which asks the metadata service; that may hang. DEADLINE."""
+        try:
+            async with asyncio.timeout(deadline_s - self._clock.monotonic_s()):
+                return await self._catalog.recheck(manifest, request.collection)
+        except TimeoutError as error:
+            raise MishardsError(Kind.DEADLINE, f"not answered within {request.timeout_s:g} s") from error
 
     @contextmanager
     def using(self, manifest: Manifest) -> Iterator[None]:

@@ -18,6 +18,7 @@ import structlog
 from mishards.errors import MishardsError
 from mishards.model import Part
 from mishards.ports import Storage
+from mishards.reader.pools import in_pool
 from mishards.segment.footer import verify
 
 log = structlog.get_logger(__name__)
@@ -86,7 +87,7 @@ class DiskCache:
         local = self._local(part.path)
         await self._storage.fetch(part.path, local)
         try:
-            await asyncio.get_running_loop().run_in_executor(self._pool, verify, local)
+            await in_pool(self._pool, verify, local)
         except MishardsError:
             local.unlink(missing_ok=True)
             raise

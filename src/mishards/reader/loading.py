@@ -12,6 +12,7 @@ from typing import TypeVar
 from mishards.model import Collection, File, FileId, Part
 from mishards.ports import IndexKind, Matrix, VectorIndex
 from mishards.reader.cache import DiskCache
+from mishards.reader.pools import in_pool
 from mishards.reader.segments import HeldSegment, SegmentColumns, unit_bytes
 from mishards.segment.read import read_deletes
 
@@ -69,4 +70,4 @@ class Loader:
         return index
 
     async def _run(self, function: Callable[..., T], *arguments: object) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
+        return await in_pool(self._pool, function, *arguments)

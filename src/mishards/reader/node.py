@@ -32,6 +32,7 @@ from mishards.reader.holding import Holdings
 from mishards.reader.hosted import Hosted
 from mishards.reader.loading import Loader
 from mishards.reader.nursery import Nursery
+from mishards.reader.pools import in_pool
 from mishards.reader.scan import count, scan
 from mishards.reader.source import Source
 from mishards.segment.ipc import to_stream
@@ -314,11 +315,7 @@ class ReaderNode:
         return gather(parts, question.text_keys), np.concatenate([counts for _, counts in answers])
 
     async def _in_pool(self, job: Callable[[], T]) -> T:
-        try:
-            future = asyncio.get_running_loop().run_in_executor(self._search_pool, job)
-        except RuntimeError as error:
-            raise MishardsError(Kind.UNAVAILABLE, "this reader stops") from error
-        return await future
+        return await in_pool(self._search_pool, job)
 
 
 class _Admission:

@@ -20,6 +20,8 @@ from mishards.testing.sim.oracle import GROUP, TAG, Fold, History, Row, differen
 if TYPE_CHECKING:
     from mishards.testing.sim.world import World
 
+HUNG_S_MAX = 10.0  # a question to the metadata service, with pauses of the process that asks
+
 
 @dataclass(slots=True)
 class Session:
@@ -105,7 +107,8 @@ def check_count(world: World, asked: Asked, count: int) -> int:
 def _version_of(world: World, asked: Asked, what: str, found: object, expected: Callable[[Fold], object]) -> int:
     history = world.history(asked.name)
     oldest = asked.oldest
-    if asked.level is Consistency.BOUNDED and world.metadata.failed_s.get(asked.proxy, 0.0) > asked.began_s - BOUND_S:
+    failed_s = world.metadata.failed_s.get(asked.proxy, 0.0)
+    if asked.level is Consistency.BOUNDED and failed_s > asked.began_s - _patience_s(world, asked):
         oldest = 0  # the proxy went on with what it knew while the metadata service did not answer it (P14)
     if asked.began_s <= history.fell_back_s:
         oldest = 0  # what it was to see may be forgotten by now
@@ -124,6 +127,12 @@ def _version_of(world: World, asked: Asked, what: str, found: object, expected: 
         f"{_told(found, history.folds[-1])}",
     )
     return asked.oldest
+
+
+def _patience_s(world: World, asked: Asked) -> float:
+    """How long after a failure the proxy may take the metadata service for lost: its next question may hang."""
+    node = world.nodes.get(asked.proxy)
+    return HUNG_S_MAX if node is not None and node.server.metadata_lost else BOUND_S
 
 
 def _may_be_forgotten(asked: Asked, history: History) -> bool:

@@ -90,7 +90,10 @@ class Forgetting:
             each.commit.uuid
             for history in map(world.history, world.names)
             for each in history.lost
-            if (each.tags & acknowledged or (history.id, each.commit.ts) in world.acknowledged_ts)
+            if (
+                any(not history.written.get(tag) for tag in each.tags & acknowledged)  # else another commit has them
+                or (history.id, each.commit.ts) in world.acknowledged_ts
+            )
             and not each.is_back_in(history)
             and not any(self._is_excused(other) for other in history.lost if other.files == each.files)
         ]

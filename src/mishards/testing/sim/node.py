@@ -46,6 +46,11 @@ class SimServer(Server):
         assert self._proxy is not None, f"{self.node_id} is no proxy"
         return self._proxy
 
+    @property
+    def metadata_lost(self) -> bool:
+        """Whether it has not heard of the metadata service since a question to it failed."""
+        return self._mirror.lost
+
     async def notify(self, request: Notice) -> Nothing:
         """A push may be lost, come twice, or late and so out of order (I16)."""
         faults = self._faults
