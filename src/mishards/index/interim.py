@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from mishards.index.bitmaps import Bitmap, allowed_count, only_allowed
 from mishards.index.files import sample
+from mishards.index.hnsw import EF_DEFAULT
 from mishards.index.metrics import faiss_metric, prepared
 from mishards.index.parameters import INT_MAX, integer
 from mishards.index.selectivity import is_exact_better
@@ -46,15 +47,13 @@ SCAN_S = 5e-12  # a number of a coded row
 PROPOSE_S = 0.15e-6  # a row proposed, without its scoring ...
 SCORE_S = 0.3e-9  # ... and a number of it scored
 
-USUAL_EF = 64  # of the index it stands in for: asked for more care there, it takes more here
-
 
 class Interim:
     """Codes of rows 0..rows-1 of vectors prepared for a metric. Never changes: `grown` gives another one."""
 
     def __init__(self, codes: faiss.IndexPQFastScan, metric: str, trained: int, error: float) -> None:
         self.rows = int(codes.ntotal)
-        self.bytes = self.rows * codes.d // NUMBERS_A_CODE * CODE_BITS // 8
+        self.bytes = self.rows * int(codes.code_size)
         self._codes = codes
         self._metric = metric
         self._trained = trained  # rows there were then
@@ -127,8 +126,9 @@ class Covering:
         return scores, positions
 
     def _proposed(self, k: int, params: Mapping[str, Any], count: int) -> int:
-        """How many of the coded rows are scored when `count` of all rows are allowed."""
-        care = integer(params, "ef", USUAL_EF, 1, INT_MAX) / max(USUAL_EF, k)
+        """How many of the coded rows are scored when `count` of all rows are allowed. More care that is asked of the
+        index it stands in for (ef, level) is taken here too."""
+        care = integer(params, "ef", EF_DEFAULT, 1, INT_MAX) / max(EF_DEFAULT, k)
         care = max(1.0, care) * integer(params, "level", 1, 1, INT_MAX)
         wanted = (PROPOSED * k + PROPOSED_MORE) * care * self.rows / max(1, count)
         return min(math.ceil(wanted), int(self._codes.ntotal))
