@@ -94,6 +94,20 @@ async def test_every_method_of_the_service_answers_with_a_status() -> None:
     assert len(dispatcher.methods) == 144 - 4  # two streams, two responses without a Status
 
 
+async def test_responses_have_a_status_when_all_is_well(served: Served) -> None:
+    """Clients in other languages look into the Status of every response: it is there, and says success."""
+    stub = await served.run(lambda c: c._get_connection()._stub)
+    await served.run(lambda c: c.create_collection("a", 4))
+    responses = [
+        await served.run(lambda c: stub.GetVersion(milvus_pb2.GetVersionRequest())),
+        await served.run(lambda c: stub.GetLoadingProgress(milvus_pb2.GetLoadingProgressRequest(collection_name="a"))),
+        await served.run(lambda c: stub.ShowCollections(milvus_pb2.ShowCollectionsRequest())),
+    ]
+
+    assert [response.HasField("status") for response in responses] == [True] * 3
+    assert [(response.status.code, response.status.error_code) for response in responses] == [(0, 0)] * 3
+
+
 async def test_requests_over_the_limit_are_refused_with_both_numbers(served: Served) -> None:
     """A request larger than the setting is a clear Status, not a broken connection."""
     await served.run(lambda c: c.create_collection("a", 1000))

@@ -1,6 +1,6 @@
 """What a handler of the Milvus door gets beside the request, and the table that names the handlers.
 
-Handlers know protobuf messages and the proxy, but no transport: grpcio is one way to carry them (P18).
+Handlers know protobuf messages and the proxy, but no transport (P18).
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ class Dispatcher:
         try:
             response = await self._handle(rpc, payload, metadata, timeout_s)
             # Parsing and serialising stay on the loop: protobuf holds the interpreter's lock, a thread gains nothing.
-            return bytes(response.SerializeToString())
+            return bytes(rpc.success(response).SerializeToString())
         except MishardsError as error:
             failure = rpc.failure(error)
         except DecodeError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mishards.api.http2.listener import Listener
 from mishards.api.milvus.aliases import AliasCalls
 from mishards.api.milvus.calls import Table, Workers
 from mishards.api.milvus.collections import CollectionCalls
@@ -14,7 +15,7 @@ from mishards.api.milvus.read import ReadCalls
 from mishards.api.milvus.segments import SegmentCalls
 from mishards.api.milvus.snapshots import SnapshotCalls
 from mishards.api.milvus.system import SystemCalls
-from mishards.api.milvus.transport import GrpcTransport
+from mishards.api.milvus.transport import UnaryCalls
 from mishards.api.milvus.write import WriteCalls
 from mishards.clock import Clock
 from mishards.config import ProxySettings
@@ -30,15 +31,15 @@ class MilvusDoor:
         self._workers = Workers()
         table = milvus_calls(proxy, self._workers, clock, version)
         dispatcher = Dispatcher(table, settings.request_bytes_max)
-        self._transport = GrpcTransport(dispatcher, settings.request_bytes_max, share_port=share_port)
+        self._listener = Listener(UnaryCalls(dispatcher, settings.request_bytes_max), share_port=share_port)
 
     async def start(self, host: str, port: int) -> int:
         """Listen; the port (`port` 0: a free one). SetupError when it cannot be had."""
-        return await self._transport.start(host, port)
+        return await self._listener.start(host, port)
 
     async def stop(self, grace_s: float) -> None:
         """Refuse new calls so that clients go elsewhere, give those in progress `grace_s`."""
-        await self._transport.stop(grace_s)
+        await self._listener.stop(grace_s)
         self._workers.close()
 
 

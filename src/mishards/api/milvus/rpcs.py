@@ -23,6 +23,12 @@ class Rpc(NamedTuple):
     response: Any
     status_field: str
 
+    def success(self, response: Any) -> Any:
+        """The response with its Status, which some clients look into also when it has nothing to say."""
+        if self.status_field:
+            getattr(response, self.status_field).SetInParent()
+        return response
+
     def failure(self, error: MishardsError) -> Any:
         """The response that reports an error."""
         status = status_of(error)

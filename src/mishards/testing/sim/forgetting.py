@@ -67,7 +67,8 @@ class Forgetting:
             history, version = world.history(name), tables.collections[world.ids[name]].version
             world.note(f"metadata service falls back: {name} from version {history.version} to {version}")
             history.fall_back(version, world.loop.time())
-            history.pins = {called: at for called, at in history.pins.items() if (history.id, called) in pins}
+            for called in [called for called in history.pins if (history.id, called) not in pins]:
+                del history.pins[called]  # in place: a query of it may be under way
         for client in world.clients:
             client.session.ts.clear()
         return True
