@@ -104,6 +104,7 @@ class BuilderSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     tombstones_max: Count = 100_000  # rows of live tombstones in a shard; more and they are materialised
     threads: Threads = 0  # building; 0: one per core
     processes: CountOrNone = 2  # that merge and build indexes at low priority; 0: threads of this one do
+    rest_values: Count = 4 << 20  # a segment of so many numbers in vectors is indexed when nothing is written for 2 s
     interval_s: Seconds = 1.0
     task_lease_s: Seconds = 30.0
     garbage_grace_s: SecondsOrNone = 300.0  # a removed file that nobody uses is deleted that long after (P12)

@@ -70,7 +70,7 @@ SCHEMA = Schema(
     )
 )
 SETTINGS = BuilderSettings(
-    segment_bytes=1 << 16, merge_files=3, tombstones_max=8, threads=2, processes=0, interval_s=0.01
+    segment_bytes=1 << 16, merge_files=3, tombstones_max=8, threads=2, processes=0, rest_values=1, interval_s=0.01
 )
 
 Rows = Mapping[int, int]  # primary key -> a number from which title and vector are made

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from building import INDEX, Shop
 
@@ -25,7 +26,7 @@ from mishards.model import (
     Schema,
 )
 
-SETTINGS = BuilderSettings(segment_bytes=1024 * MIB)
+SETTINGS = BuilderSettings(segment_bytes=1024 * MIB, rest_values=1)
 SCHEMA = Schema(
     fields=(
         Field(id=FieldId(100), name="id", type=DataType.INT64, primary_key=True),
@@ -101,6 +102,19 @@ def test_only_a_shard_at_rest_is_merged_further() -> None:
     assert chosen(False, a_file(99, kind=FileKind.ROWS)) == [(BuildIndex, (1,)), (BuildIndex, (2,))]
     assert chosen(False) == []
     assert chosen(True) == [(Merge, (2, 1))]
+
+
+def test_a_small_segment_is_indexed_at_rest() -> None:
+    """While rows come in only those of more numbers than readers scan quickly are; then all."""
+    settings = BuilderSettings(segment_bytes=1024 * MIB, rest_values=100 * 4)
+    files = [segment(1, 64 * MIB), msgspec.structs.replace(segment(2, 900 * MIB), rows=101)]
+    files.append(a_file(99, kind=FileKind.ROWS))
+
+    def indexed(settled: bool | None) -> list[tuple[int, ...]]:
+        return [task.inputs for task in choose(INDEXED, files, kind_named, settings, settled=settled)]
+
+    assert indexed(False) == [(2,)]
+    assert indexed(True) == [(1,), (2,)]
 
 
 async def test_a_collection_comes_to_rest(shop: Shop) -> None:

@@ -1,19 +1,29 @@
-"""The codes that stand in for an index: exact scores, good recall, rows that came after them, deleted rows."""
+"""The codes that stand in for an index: exact scores, good recall, several sources at once, rows that came later."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import TypeVar
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from mishards.index.bitmaps import bitmap
 from mishards.index.exact import exact_search
-from mishards.index.interim import FLOATS_MAX, FLOATS_MIN, LAG_ROWS_MIN, Interim
+from mishards.index.interim import Codebook, Covering, Interim, Mask, Part
 from mishards.index.metrics import prepared
 from mishards.ports import Matrix
 from mishards.testing.index_suite import clustered, recall
 
+T = TypeVar("T", bound=np.generic)
+
 ROWS, K = 3000, 10
-COVERED = 2600
+CUTS = (0, 500, 1800, ROWS)  # where the parts begin and end
+LATE = 400  # rows of the last part that have no code
+
+QUERIES = clustered(40, seed=2)
 
 
 @pytest.fixture(params=["L2", "IP", "COSINE"])
@@ -27,98 +37,118 @@ def ready(metric: str) -> Matrix:
 
 
 @pytest.fixture
-def interim(ready: Matrix, metric: str) -> Interim:
-    """Over the first rows, made in two steps."""
-    return Interim.grown(Interim.grown(None, ready[:1000], metric), ready[:COVERED], metric)
+def covering(ready: Matrix, metric: str) -> Covering:
+    """Over three parts, the last of which has grown since; before and between them are codes of others."""
+    pieces = parts_of(ready)
+    coded = [*pieces[:2], pieces[2][:-LATE]]
+    book = Codebook(coded, metric)
+    others = book.codes(prepared(clustered(100, seed=9), metric))
+    interim = Interim(book, [others, book.codes(coded[0]), others, *map(book.codes, coded[1:])], metric)
+    starts = (100, 700, 2000)
+    return interim.over([Part(start, len(c), p) for start, c, p in zip(starts, coded, pieces, strict=True)])
 
 
-QUERIES = clustered(40, seed=2)
+def parts_of(rows: NDArray[T]) -> list[NDArray[T]]:
+    return [rows[start:end] for start, end in pairwise(CUTS)]
 
 
-def test_it_finds_what_exact_search_finds(interim: Interim, ready: Matrix, metric: str) -> None:
-    """Nearly all of the nearest rows, and each with the score of exact search, bit for bit."""
-    scores, positions = interim.over(ready).search(QUERIES, K, {"ef": 64}, None)
+def found(
+    covering: Covering, queries: Matrix, k: int, metric: str, allowed: Mask | None = None
+) -> tuple[Matrix, NDArray[np.int64], Mask]:
+    """The k best of what it finds for each query (nq, k), -1 for none, as positions in all rows; and what it lacks."""
+    masks: Sequence[Mask | None] = [None] * 3
+    if allowed is not None:
+        masks = parts_of(allowed)
+    rows, lacking = covering.search(queries, k, {}, masks, covering.count(masks))
+    parts = np.searchsorted(rows.ends, np.arange(len(rows.queries)), side="right")
+    positions = rows.positions + np.array(CUTS)[parts]
+    best = np.full((len(queries), k), -1)
+    scores = np.zeros((len(queries), k), np.float32)
+    for query in range(len(queries)):
+        mine = np.flatnonzero(rows.queries == query)
+        worth = rows.scores[mine] if metric == "L2" else -rows.scores[mine]
+        mine = mine[np.lexsort((positions[mine], worth))][:k]
+        assert len(set(positions[mine])) == len(mine)
+        best[query, : len(mine)], scores[query, : len(mine)] = positions[mine], rows.scores[mine]
+    return scores, best, lacking
 
-    truth_scores, truth = exact_search(ready, QUERIES, K, metric)
-    assert recall(positions, truth) >= 0.95
-    same = positions == truth
-    np.testing.assert_array_equal(scores[same], truth_scores[same])
+
+@pytest.mark.parametrize("nq", [1, 40])
+def test_it_finds_what_exact_search_finds(covering: Covering, ready: Matrix, metric: str, nq: int) -> None:
+    """Nearly all of the nearest rows of all parts, and each with the score of exact search, bit for bit."""
+    for start in range(0, len(QUERIES), nq):
+        queries = QUERIES[start : start + nq]
+        scores, positions, lacking = found(covering, queries, K, metric)
+
+        truth_scores, truth = exact_search(ready, queries, K, metric)
+        assert not lacking.any()
+        assert recall(positions, truth) >= (0.95 if nq > 1 else 0.8)
+        same = positions == truth
+        np.testing.assert_array_equal(scores[same], truth_scores[same])
 
 
-def test_rows_without_a_code_are_all_found(interim: Interim, ready: Matrix, metric: str) -> None:
+def test_rows_without_a_code_are_all_found(covering: Covering, ready: Matrix, metric: str) -> None:
     """A row that came later is found as surely as by exact search."""
-    assert interim.rows == COVERED
-    late = ready[COVERED:]
+    late = ready[-LATE:]
 
-    _, positions = interim.over(ready).search(late, 1, {}, None)
+    _, positions, _ = found(covering, late, 1, metric)
 
     truth = exact_search(ready, late, 1, metric)[1]
-    came_later = truth >= COVERED
+    came_later = truth >= ROWS - LATE
     assert came_later.sum() >= (50 if metric == "IP" else len(late))  # the longest is nearest to many by IP
     np.testing.assert_array_equal(positions[came_later], truth[came_later])
 
 
-@pytest.mark.parametrize("alive", [0.99, 0.6, 0.01])
-def test_only_allowed_rows_are_found(interim: Interim, ready: Matrix, metric: str, alive: float) -> None:
+@pytest.mark.parametrize("alive", [0.99, 0.6])
+def test_only_allowed_rows_are_found(covering: Covering, ready: Matrix, metric: str, alive: float) -> None:
     """Deleted and filtered rows never come back, with a code and without."""
     allowed = np.random.default_rng(5).random(ROWS) < alive
 
-    _, positions = interim.over(ready).search(QUERIES, K, {}, bitmap(allowed))
+    _, positions, lacking = found(covering, QUERIES, K, metric, allowed)
 
-    assert allowed[positions].all()
-    assert recall(positions, exact_search(ready, QUERIES, K, metric, bitmap(allowed))[1]) >= 0.95
-
-
-def test_searches_go_on_in_the_old_one_while_it_grows(ready: Matrix, metric: str) -> None:
-    """What was handed out stays as it was."""
-    first = Interim.grown(None, ready[:1000], metric)
-    before = first.over(ready[:1000]).search(QUERIES, K, {}, None)
-
-    Interim.grown(first, ready, metric)
-
-    after = first.over(ready[:1000]).search(QUERIES, K, {}, None)
-    np.testing.assert_array_equal(before[1], after[1])
+    assert allowed[positions[~lacking]].all()
+    truth = exact_search(ready, QUERIES, K, metric, bitmap(allowed))[1]
+    assert recall(positions[~lacking], truth[~lacking]) >= 0.95
+    assert lacking.mean() < 0.1
 
 
-def test_a_filter_that_hides_what_is_near_costs_nothing_but_time(interim: Interim, ready: Matrix, metric: str) -> None:
-    """Where the rows that look best are not allowed, the answer is that of exact search."""
-    query = QUERIES[:1]
+@pytest.mark.parametrize("alive", [0.01, 0.0])
+def test_few_allowed_rows_are_left_to_exact_search(covering: Covering, alive: float) -> None:
+    """Scoring them all is quicker."""
+    allowed = np.random.default_rng(5).random(ROWS) < alive
+
+    count = covering.count(parts_of(allowed))
+
+    assert count == np.count_nonzero(allowed)
+    assert covering.prefers_exact(count, 1, K, {})
+
+
+def test_a_filter_that_hides_what_is_near_is_told(covering: Covering, ready: Matrix, metric: str) -> None:
+    """Where the rows that look best are not allowed, the query has to be searched exactly."""
     allowed = np.ones(ROWS, np.bool_)
-    allowed[exact_search(ready, query, ROWS // 3, metric)[1]] = False
+    allowed[exact_search(ready, QUERIES[:1], ROWS // 3, metric)[1]] = False
 
-    _, positions = interim.over(ready).search(query, K, {}, bitmap(allowed))
-
-    np.testing.assert_array_equal(positions, exact_search(ready, query, K, metric, bitmap(allowed))[1])
+    assert found(covering, QUERIES[:1], K, metric, allowed)[2].tolist() == [True]
 
 
-def test_rows_unlike_the_first_ones_are_found_as_well(metric: str) -> None:
-    """Codes learned from rows that lie close together are learned again when others come."""
+def test_a_book_suits_rows_like_those_it_was_learned_from(metric: str) -> None:
+    """Not others, nor many times as many."""
     close = prepared(np.float32(0.01) * clustered(2000, seed=3) + 1, metric)
-    ready = np.concatenate([close, prepared(clustered(1000, seed=1), metric)])
+    book = Codebook([close[:500], close[500:1000]], metric)
 
-    interim = Interim.grown(Interim.grown(None, close, metric), ready, metric)
-
-    _, positions = interim.over(ready).search(QUERIES, K, {}, None)
-    assert recall(positions, exact_search(ready, QUERIES, K, metric)[1]) >= 0.95
+    assert book.trained == 1000
+    assert book.suits(2000, [close[1000:], close[:0]])
+    assert not book.suits(2000, [close[1000:1900], prepared(clustered(100, seed=1), metric)])
+    assert not book.suits(4000, [close[1000:]])
 
 
 @pytest.mark.parametrize("dim", [1, 2, 7, 127])
 def test_any_dimension_has_codes(dim: int) -> None:
     """Odd ones too."""
     ready = np.random.default_rng(0).standard_normal((1500, dim)).astype(np.float32)
+    book = Codebook([ready], "L2")
+    covering = Interim(book, [book.codes(ready)], "L2").over([Part(0, len(ready), ready)])
 
-    _, positions = Interim.grown(None, ready, "L2").over(ready).search(ready[:20], 1, {}, None)
+    rows, _ = covering.search(ready[:20], 1, {}, [None], len(ready))
 
-    np.testing.assert_array_equal(positions[:, 0], np.arange(20))
-
-
-def test_it_is_made_where_it_pays() -> None:
-    """Not for few rows, not for too many; and again once enough rows have come."""
-    rows = FLOATS_MIN // 16 + 1
-    assert not Interim.lags(None, rows - 1, 16)
-    assert Interim.lags(None, rows, 16)
-    assert not Interim.lags(None, FLOATS_MAX // 16 + 1, 16)
-
-    known = Interim.grown(None, np.zeros((rows, 16), np.float32), "L2")
-    assert not Interim.lags(known, rows + LAG_ROWS_MIN - 1, 16)
-    assert Interim.lags(known, rows + LAG_ROWS_MIN, 16)
+    assert all((rows.positions[rows.queries == query] == query).any() for query in range(20))

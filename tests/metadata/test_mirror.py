@@ -3,112 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from pathlib import Path
-from typing import TypeVar, cast
+from typing import cast
 
-import pytest
+from mirrored import BOOKS, Door, books, push_of, until
 from msgspec.structs import replace
 from structlog.testing import capture_logs
 
 from mishards.clock import FakeClock, SystemClock
-from mishards.errors import Kind, MishardsError
-from mishards.metadata.deltas import delta_of, stamp
-from mishards.metadata.manifest import HEADS_MAX, Manifest
+from mishards.errors import Kind
+from mishards.metadata.deltas import stamp
+from mishards.metadata.manifest import Manifest
 from mishards.metadata.mirror import Mirror
 from mishards.metadata.payloads import PayloadCache
-from mishards.metadata.store import SqlStore, open_store
-from mishards.model import Collection, CollectionId, Commit, Delta, File, FileId, FileKind, Version
-from mishards.ports import CommitRequest, Head, MetadataStore
+from mishards.model import CollectionId, Delta, File, FileId, FileKind, Version
+from mishards.ports import MetadataStore
 from mishards.testing.metadata_records import a_collection, a_commit, a_file, refused
-
-T = TypeVar("T")
-
-NEVER_S = 3600.0  # no poll unless a test asks for one
-BOOKS = CollectionId(1)
-
-
-class Door:
-    """What a mirror calls of a store. It can be shut (calls fail) or held (calls wait), and counts the calls."""
-
-    def __init__(self, store: SqlStore) -> None:
-        self.store = store
-        self.down = False
-        self.calls: list[str] = []
-        self.free = asyncio.Event()
-        self.free.set()
-
-    async def heads(self) -> list[Head]:
-        return await self._pass("heads", self.store.heads)
-
-    async def collections(self, ids: Sequence[CollectionId]) -> list[tuple[Collection, int]]:
-        return await self._pass("collections", lambda: self.store.collections(ids))
-
-    async def delta(self, collection_id: CollectionId, after: Version) -> Delta:
-        return await self._pass("delta", lambda: self.store.delta(collection_id, after))
-
-    async def payloads(self, files: Sequence[FileId]) -> dict[FileId, bytes]:
-        return await self._pass("payloads", lambda: self.store.payloads(files))
-
-    async def find_commit(self, collection_id: CollectionId, uuid: str) -> Commit | None:
-        return await self._pass("find_commit", lambda: self.store.find_commit(collection_id, uuid))
-
-    async def _pass(self, name: str, call: Callable[[], Awaitable[T]]) -> T:
-        self.calls.append(name)
-        if self.down:
-            raise MishardsError(Kind.METADATA_UNAVAILABLE, "shut")
-        answer = await call()
-        await self.free.wait()
-        if self.down:
-            raise MishardsError(Kind.METADATA_UNAVAILABLE, "shut meanwhile")
-        return answer
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[SqlStore]:
-    store = open_store(f"sqlite:///{tmp_path}/metadata.db", SystemClock())
-    await store.open()
-    yield store
-    await store.close()
-
-
-@pytest.fixture
-def door(store: SqlStore) -> Door:
-    return Door(store)
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-async def mirror(door: Door, clock: FakeClock) -> AsyncIterator[Mirror]:
-    """A started mirror of a database with the collection `books` at version 1: files 1 (rows) and 2 (a segment)."""
-    await door.store.create_collection(a_collection(BOOKS, "books", aliases=("novels",)))
-    await door.store.commit(a_commit("u1", a_file(1), a_file(2, FileKind.SEGMENT)))
-    mirror = Mirror(cast(MetadataStore, door), clock, poll_s=NEVER_S, keep_removed_s=120.0)
-    await mirror.start()
-    door.calls.clear()
-    yield mirror
-    await mirror.stop()
-
-
-def books(mirror: Mirror) -> Manifest:
-    manifest = mirror.get(BOOKS)
-    assert manifest is not None
-    return manifest
-
-
-async def push_of(store: SqlStore, request: CommitRequest) -> Delta:
-    """Commit, and what the writer would push."""
-    return delta_of(request, await store.commit(request))
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 - what it waits for happens in the store's thread
-            await asyncio.sleep(0)
 
 
 async def test_a_started_mirror_knows_everything(mirror: Mirror) -> None:
@@ -275,44 +184,6 @@ async def test_a_new_collection_appears_with_its_files(mirror: Mirror, door: Doo
     assert seen == [1]
 
 
-async def test_an_outage_keeps_the_view_and_heals(door: Door, mirror: Mirror, clock: FakeClock) -> None:
-    """With the service down refreshes fail at once, the view stays and pushes are still applied; it heals by itself,
-    and each turn is logged once (P14, I17)."""
-    door.down = True
-    with capture_logs() as logs:
-        for _ in range(3):
-            await refused(Kind.METADATA_UNAVAILABLE, mirror.refresh())
-        push = await push_of(door.store, a_commit("u2", a_file(3)))
-        assert mirror.apply(push)
-        await door.store.commit(a_commit("u3", a_file(4)))
-        assert books(mirror).version == 2
-
-        door.down = False
-        mirror.hint()
-        await until(lambda: books(mirror).version == 3)
-
-    assert [entry["log_level"] for entry in logs] == ["warning", "info"]
-
-
-async def test_a_round_that_fails_late_keeps_nobody_waiting(mirror: Mirror, door: Door) -> None:
-    """Those who asked while it hung are told with it, and the mirror says that the service is lost until it is not."""
-    door.free.clear()
-    first = asyncio.create_task(mirror.refresh())
-    await until(lambda: door.calls == ["heads"])
-    later = asyncio.create_task(mirror.refresh())
-    await asyncio.sleep(0)
-
-    door.down = True
-    door.free.set()
-    await refused(Kind.METADATA_UNAVAILABLE, first)
-    await refused(Kind.METADATA_UNAVAILABLE, later)
-    assert mirror.lost
-
-    door.down = False
-    await mirror.refresh()
-    assert not mirror.lost
-
-
 async def test_the_slow_poll_needs_no_push(door: Door) -> None:
     """A mirror that nobody calls sees a commit by itself (P9)."""
     await door.store.create_collection(a_collection(BOOKS))
@@ -339,78 +210,6 @@ async def test_a_watcher_that_fails_does_not_end_the_polling(mirror: Mirror, doo
 
     await mirror.refresh()
     assert books(mirror).version == 2
-
-
-async def test_another_chain_is_read_from_its_beginning(mirror: Mirror, door: Door, tmp_path: Path) -> None:
-    """When the database was restored to an older state and went on from there, the mirror takes the new chain over, in
-    a new manifest: what its users have made of the old one must not pass for a part of it."""
-    await door.store.commit(a_commit("u2", a_file(3)))
-    await door.store.commit(a_commit("u3", a_file(4)))
-    await mirror.refresh()
-    manifest = books(mirror)
-
-    restored = open_store(f"sqlite:///{tmp_path}/restored.db", SystemClock())
-    await restored.open()
-    await restored.create_collection(a_collection(BOOKS, "books", aliases=("novels",)))
-    await restored.commit(a_commit("u1", a_file(1), a_file(2, FileKind.SEGMENT)))
-    await restored.commit(a_commit("other", a_file(9)))
-    door.store, first = restored, door.store
-    await mirror.refresh()
-
-    assert books(mirror) is not manifest
-    assert (manifest.version, manifest.head) == (3, "u3")
-    manifest = books(mirror)
-    assert (manifest.version, manifest.head, sorted(manifest.files)) == (2, "other", [1, 2, 9])
-    door.store = first
-    await restored.close()
-
-
-async def test_a_commit_that_was_put_back_is_not_the_one_it_was(mirror: Mirror, door: Door, tmp_path: Path) -> None:
-    """Under another version it does not make the old chain valid: what came before it is not the same."""
-    await door.store.commit(a_commit("u2", a_file(3)))
-    await door.store.commit(a_commit("u3", a_file(4)))
-    await mirror.refresh()
-
-    restored = open_store(f"sqlite:///{tmp_path}/restored.db", SystemClock())
-    await restored.open()
-    await restored.create_collection(a_collection(BOOKS, "books", aliases=("novels",)))
-    await restored.commit(a_commit("u1", a_file(1), a_file(2, FileKind.SEGMENT)))
-    await restored.commit(a_commit("u3", a_file(4)))
-    door.store, first = restored, door.store
-    await mirror.refresh()
-
-    assert (books(mirror).version, sorted(books(mirror).files)) == (2, [1, 2, 4])
-    door.store = first
-    await restored.close()
-
-
-async def test_the_service_tells_of_commits_that_were_jumped_over(mirror: Mirror, door: Door) -> None:
-    """After a poll that brings several commits only the last one's uuid is known; each may be asked for."""
-    await door.store.commit(a_commit("u2", a_file(3)))
-    await door.store.commit(a_commit("u3", a_file(4)))
-    await mirror.refresh()
-    manifest = books(mirror)
-    assert not manifest.confirms(2, "u2") and not manifest.denies(2, "u2")
-
-    await mirror.verify(BOOKS, 2, "lost")
-    await mirror.verify(BOOKS, 2, "u2")
-
-    assert manifest.confirms(2, "u2") and manifest.denies(2, "lost")
-
-
-async def test_commits_of_another_chain_are_denied(mirror: Mirror, door: Door) -> None:
-    """A commit that is known to be another one is, of the newest ones; of others nothing is known."""
-    manifest = books(mirror)
-    for number in range(2, 3 + HEADS_MAX):
-        mirror.apply(await push_of(door.store, a_commit(f"u{number}")))
-
-    assert manifest.confirms(manifest.version, manifest.head)
-    assert manifest.denies(manifest.version, "other")
-    assert not manifest.denies(manifest.version, manifest.head)
-    assert manifest.denies(manifest.version - 1, manifest.head)
-    assert not manifest.denies(manifest.version + 1, "not known yet")
-    assert not manifest.denies(2, "forgotten")
-    assert not manifest.denies(manifest.version, "")
 
 
 async def test_a_mirror_that_missed_forgotten_removals_starts_over(mirror: Mirror, door: Door) -> None:
@@ -449,24 +248,6 @@ def test_the_payload_cache_is_bounded() -> None:
     cache.add({FileId(2): b"1234", FileId(3): b"1234"})
 
     assert set(cache.get([FileId(1), FileId(2), FileId(3)])) == {2, 3}
-
-
-async def test_without_the_service_a_mirror_does_not_start(door: Door, clock: FakeClock) -> None:
-    """`start` fails while the service is down and succeeds later; a stopped mirror refuses to refresh."""
-    mirror = Mirror(cast(MetadataStore, door), clock, poll_s=NEVER_S)
-    door.down = True
-    with capture_logs():
-        await refused(Kind.METADATA_UNAVAILABLE, mirror.start())
-    door.down = False
-
-    await mirror.start()
-    door.free.clear()
-    waiting = asyncio.create_task(mirror.refresh())
-    await until(lambda: door.calls[-1] == "heads" and len(door.calls) >= 3)
-    await mirror.stop()
-
-    await refused(Kind.UNAVAILABLE, waiting)
-    await refused(Kind.UNAVAILABLE, mirror.refresh())
 
 
 async def test_what_is_deleted_early_is_forgotten(mirror: Mirror, door: Door) -> None:

@@ -19,6 +19,7 @@ class FakeMembership:
         self._members = members
         self._listeners: list[Callable[[], None]] = []
         self.epoch = 1
+        self.waited_s: list[float] = []  # how long callers would have waited
 
     def set(self, *members: Member) -> None:
         self._members = members
@@ -33,6 +34,7 @@ class FakeMembership:
         return tuple(m for m in self._members if role in m.roles and (draining or m.state == "ready"))
 
     async def wait_for(self, role: Role, wait_s: float) -> bool:
+        self.waited_s.append(wait_s)
         return bool(self.of(role, draining=True))
 
     def on_change(self, callback: Callable[[], None]) -> None:
@@ -49,6 +51,16 @@ class FakePeers:
         return self.services[member.id]
 
     writer = reader
+
+
+class FakeTelling:
+    """Remembers which reader was told what happened after which version."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, Version]] = []
+
+    async def tell(self, reader: Member, collection_id: CollectionId, known: Version, wait_s: float) -> None:
+        self.told.append((reader.id, known))
 
 
 class FakeReader:

@@ -17,13 +17,14 @@ PARTITIONS = (Partition(PartitionId(1), "_default", 1), Partition(PartitionId(2)
 
 
 class FakeViews:
-    """Snapshots of any collection."""
+    """Snapshots, of any collection but those that are `dropped`."""
 
     def __init__(self) -> None:
         self.known: dict[str, Manifest] = {}
+        self.dropped: set[int] = set()
 
     async def find(self, collection_id: int, name: str, fresh: bool = False) -> Manifest | None:
-        return self.known.get(name)
+        return None if collection_id in self.dropped else self.known.get(name)
 
 
 class FakeMirror:
@@ -170,3 +171,26 @@ async def test_a_snapshot_is_read_under_its_own_name() -> None:
     await refused(Kind.PARAMETER_INVALID, catalog.known("default", "books@monday"))
     del mirror.pinned.known["monday"]
     await refused(Kind.COLLECTION_NOT_FOUND, catalog.recheck(view, "books@monday"))
+
+
+async def test_a_snapshot_of_what_has_the_name_now_is_found() -> None:
+    """The collection was dropped and made anew, and this process has not heard of it."""
+    mirror = FakeMirror()
+    mirror.put(loaded=True)
+    view = mirror.pinned.known["monday"] = Manifest(a_collection(9, "books@monday"), frozen=True)
+    mirror.pinned.dropped = {mirror.known["books"].collection.id}
+    mirror.news = lambda: mirror.put(id=2)
+
+    assert await catalog_of(mirror).loaded("default", "books@monday") is view
+
+
+async def test_what_is_only_read_is_not_writable() -> None:
+    """A snapshot is refused; a collection is given as the metadata service has it now."""
+    mirror = FakeMirror()
+    mirror.put(loaded=True)
+    mirror.pinned.known["monday"] = Manifest(a_collection(9, "books@monday"), frozen=True)
+    mirror.news = lambda: mirror.put(id=2)
+    catalog = catalog_of(mirror)
+
+    assert (await catalog.writable("default", "books")).collection.id == 2
+    await refused(Kind.PARAMETER_INVALID, catalog.writable("default", "books@monday"))

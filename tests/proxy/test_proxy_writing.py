@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from test_catalog import FakeMirror
 
 from mishards.clock import FakeClock
 from mishards.errors import Kind, MishardsError
-from mishards.model import Collection, CollectionId, DataType, Field, FieldId, Schema, Version
+from mishards.model import Collection, CollectionId, DataType, Field, FieldId, Partition, PartitionId, Schema, Version
 from mishards.ports import RequestOutcome
 from mishards.proxy.catalog import Catalog
 from mishards.proxy.requests import DeleteRequest, RowsRequest
@@ -93,7 +94,12 @@ class FakeStore:
 
 
 class FakeIds:
+    def __init__(self) -> None:
+        self.hang = False
+
     async def take(self, count: int) -> int:
+        if self.hang:
+            await asyncio.get_running_loop().create_future()
         return 7000
 
 
@@ -105,7 +111,8 @@ class Case:
         self.writers = FakeWriters(self.clock)
         mirror: Any = self.mirror
         self.store = FakeStore()
-        parts: list[Any] = [FakeQuerying(self.mirror, selected), self.writers, FakeIds(), self.store]
+        self.ids = FakeIds()
+        parts: list[Any] = [FakeQuerying(self.mirror, selected), self.writers, self.ids, self.store]
         self.writing = Writing(Catalog(mirror), *parts, self.clock)
 
     def put(self, **changes: Any) -> None:
@@ -118,13 +125,11 @@ class Case:
         self.writers.dropped = {1}
         self.mirror.news = lambda: self.put(id=2, created_ts=100)
 
-    async def write(self, kind: Any, keys: Sequence[int] | None, rows: int, schema_ts: int = 0) -> Any:
+    async def write(self, kind: Any, keys: Sequence[int] | None, rows: int, **given: Any) -> Any:
         columns = {"vector": Column(np.arange(2 * rows, dtype=np.float32).reshape(rows, 2))}
         if keys is not None:
             columns["id"] = Column(np.array(keys, np.int64))
-        return await self.writing.write(
-            RowsRequest(kind=kind, collection="books", columns=columns, rows=rows, schema_ts=schema_ts)
-        )
+        return await self.writing.write(RowsRequest(kind=kind, collection="books", columns=columns, rows=rows, **given))
 
     async def delete(self, filter: str, partition: str = "") -> Any:
         return await self.writing.delete(DeleteRequest(collection="books", filter=filter, partition=partition))
@@ -324,6 +329,17 @@ async def test_a_write_that_was_done_in_part_says_so() -> None:
     assert error.message == "no storage; only its rows in shards [0] were written"
 
 
+async def test_a_metadata_service_that_hangs_keeps_no_write_longer_than_its_time() -> None:
+    """Keys are not to be had: nothing was sent to a writer, and the error says that nothing was written."""
+    case = Case(auto_id=True)
+    case.ids.hang = True
+
+    error = await refused(Kind.DEADLINE, case.write("insert", None, 1, timeout_s=0.0))
+
+    assert error.message == "not answered within 0 s; nothing was written"
+    assert (case.writers.requests, case.store.aborted) == ([], [])
+
+
 async def test_without_the_metadata_service_the_outcome_stays_unknown() -> None:
     """The error does not pretend otherwise."""
     case = Case()
@@ -342,3 +358,32 @@ async def test_a_refusal_of_everything_needs_no_question() -> None:
         case.writers.failures = [MishardsError(kind, "no")]
         await refused(kind, case.write("insert", [1], 1))
         assert case.store.aborted == []
+
+
+async def test_a_partition_that_was_made_anew_is_written_under_its_new_id() -> None:
+    """This proxy hears of it when a writer does not know the old one any more; then the write is sent once more."""
+    case = Case()
+    old, new = (Partition(PartitionId(id), "_default", 1) for id in (7, 8))
+    case.put(partitions=(old,))
+    case.mirror.news = lambda: case.put(partitions=(new,), updated_ts=100)
+    case.writers.failures = [MishardsError(Kind.PARTITION_NOT_FOUND, "7")]
+
+    await case.write("insert", [1], 1)
+
+    assert {request.partition_id for request in case.writers.requests} == {new.id}
+
+
+async def test_what_is_written_in_part_is_not_written_again() -> None:
+    """Nor what no news explain."""
+    case = Case()
+    old, new = (Partition(PartitionId(id), "_default", 1) for id in (7, 8))
+    case.put(partitions=(old,))
+    case.writers.failures = [MishardsError(Kind.PARTITION_NOT_FOUND, "7")]
+    await refused(Kind.PARTITION_NOT_FOUND, case.write("insert", [1], 1))
+    case.mirror.news = lambda: case.put(partitions=(new,), updated_ts=100)
+    case.store.written = {0}
+    case.writers.failures = [None, MishardsError(Kind.PARTITION_NOT_FOUND, "7")]
+
+    error = await refused(Kind.PARTITION_NOT_FOUND, case.write("insert", list(range(20)), 20))
+
+    assert "only its rows in shards [0] were written" in error.message

@@ -59,11 +59,12 @@ class Case:
         self.readers = Readers(parts[0], parts[1], self.clock, 30.0)
         mirror: Any = self.mirror
         router: Any = FakeRouter()
+        telling: Any = p.FakeTelling()
         self.path = ReadPath(
             Catalog(mirror),
             Versions(mirror, self.clock, 5.0),
             self.readers,
-            Scatter(self.readers, parts[1], self.clock, 0.1, 0.05),
+            Scatter(self.readers, parts[1], telling, self.clock, 0.1, 0.05),
             parts[0],
             Placement(router),
             self.clock,

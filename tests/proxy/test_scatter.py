@@ -30,7 +30,9 @@ class Cluster:
         self.health = Readers(membership, peers, self.clock, 30.0)
         for name in names:
             self.health._ready[name] = {1: frozenset(file.id for file in FILES)}  # type: ignore[index]
-        self.scatter = Scatter(self.health, peers, self.clock, retry_share, 0.05)
+        self.telling = p.FakeTelling()
+        telling: Any = self.telling
+        self.scatter = Scatter(self.health, peers, telling, self.clock, retry_share, 0.05)
         self.placed: Any = {file_key(file): tuple(names) for file in FILES}
 
     async def ask(self, left_s: float = 10.0, files: Any = FILES) -> dict[str, list[int]]:
@@ -100,6 +102,22 @@ async def test_when_all_have_failed_once_they_are_asked_again() -> None:
     made.readers["a"].fails(Kind.PEER_LOST, Kind.NOT_CAUGHT_UP)
 
     assert set(await made.ask()) == {"a"}
+
+
+async def test_a_reader_that_cannot_learn_what_it_missed_is_told() -> None:
+    """It says how far it is, and is told what happened since before it is asked again (P14, I17); one that has asked
+    the metadata service itself is not."""
+    made = Cluster("a", "b")
+
+    async def behave(_: tuple[int, ...]) -> None:
+        if not made.telling.told:
+            raise MishardsError(Kind.NOT_CAUGHT_UP, "behind, and the metadata service does not answer", "7")
+
+    made.readers["a"].behave = behave
+    made.readers["b"].always(Kind.NOT_CAUGHT_UP)
+
+    assert set(await made.ask()) == {"a"}
+    assert made.telling.told == [("a", 7)]
 
 
 async def test_asking_again_ends_with_the_rounds() -> None:

@@ -192,10 +192,23 @@ async def test_a_silent_writer_counts_as_lost() -> None:
     asked: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     with pytest.raises(MishardsError) as silent:
-        await answered(asked, 0.0)
+        await answered(asked, silent_s=0.0)
 
     assert (silent.value.kind, silent.value.message) == (Kind.PEER_LOST, "the writer has not answered for 0 s")
     assert asked.cancelled()
+
+
+async def test_a_writer_is_waited_for_no_longer_than_the_request_has_time() -> None:
+    """Be it slow, or not there yet."""
+    with pytest.raises(MishardsError) as slow:
+        await answered(asyncio.get_running_loop().create_future(), left_s=0.0)
+    assert (slow.value.kind, slow.value.message) == (Kind.DEADLINE, "the writer has not answered within 0 s")
+
+    case = Case(s0="a")
+    case.membership.set()
+    with pytest.raises(MishardsError, match="no writer is available"):
+        await case.ask(left_s=3.0)
+    assert case.membership.waited_s == [pytest.approx(3.0)]
 
 
 async def test_what_a_writer_answers_is_passed_on() -> None:

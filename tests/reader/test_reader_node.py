@@ -112,11 +112,14 @@ async def test_a_version_not_yet_seen_is_looked_for(house: h.House, node: Reader
 
 
 async def test_without_the_metadata_service_a_reader_that_is_behind_says_so(house: h.House, node: ReaderNode) -> None:
-    """Another reader may have heard the push that this one missed: the proxy must be told to ask it (P8, I17)."""
+    """Another reader may have heard the push that this one missed, or the proxy itself: it must be told to ask that
+    reader, and how far this one is (P8, I17)."""
     fresh = house.write(h.rows([1]))
     house.mirror.failure = MishardsError(Kind.METADATA_UNAVAILABLE, "down")
 
-    assert (await refusal(node.search(part(2, fresh.id)))).kind is Kind.NOT_CAUGHT_UP
+    behind = await refusal(node.search(part(2, fresh.id)))
+
+    assert (behind.kind, behind.detail) == (Kind.NOT_CAUGHT_UP, "1")
 
 
 async def test_a_version_of_another_chain_is_not_answered_from_this_one(house: h.House, node: ReaderNode) -> None:

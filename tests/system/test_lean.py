@@ -13,7 +13,7 @@ pytestmark = pytest.mark.process
 
 
 def test_servers_load_only_what_they_need(server: Server, client: MilvusClient, name: str) -> None:
-    """After inserts, searches and a flush no process has mapped a library of pandas or grpc, and only proxies protobuf's."""
+    """After inserts, searches and a flush no process has mapped pandas or grpc, and only proxies have protobuf."""
     make_collection(client, name, dim=4)
     client.insert(name, [{"id": i, "vector": [1.0, 2.0, 3.0, float(i)]} for i in range(200)])
     client.search(name, [[1.0, 2.0, 3.0, 4.0]], limit=3, output_fields=["*"], consistency_level="Strong")

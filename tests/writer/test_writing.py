@@ -13,6 +13,7 @@ from mishards.model import Commit, FileKind, NodeId, PartitionId, Version
 from mishards.ports import CommitRequest
 from mishards.segment.fresh import encode_rows
 from mishards.telemetry import catalogue as c
+from mishards.wire import definitions as d
 from mishards.wire.messages import ShardWrite
 
 
@@ -466,3 +467,41 @@ async def test_requests_that_wait_for_a_lease_are_bounded(house: House) -> None:
         free.set()
         await asyncio.gather(*writes)
         assert writer.node.queued_bytes == 0
+
+
+async def test_a_partition_that_another_writer_made_is_looked_for(house: House) -> None:
+    """A writer that has not heard of it yet asks before it refuses rows."""
+    async with house.writer() as first, house.writer("w2") as second:
+        books = await first.create()
+        await second.mirror.refresh()
+
+        reply = await first.define(d.CreatePartition(database="default", collection="books", partition="p2"))
+
+        assert reply.collection is not None
+        assert (await second.write(books, insert([1]), partition=reply.collection.partitions[1].id)).version == 1
+
+
+async def test_rows_of_a_partition_that_another_writer_dropped_are_refused(house: House) -> None:
+    """They would be acknowledged, and found by nobody. The writes that wait beside them are committed, and an object
+    that was stored for them goes."""
+    async with house.writer(settings=replace(QUIET, inline_bytes_max=2_000)) as first, house.writer("w2") as second:
+        books = await first.create()
+        made = await first.define(d.CreatePartition(database="default", collection="books", partition="p2"))
+        assert made.collection is not None
+        default, p2 = (each.id for each in made.collection.partitions)
+        await first.write(books, insert([1]), partition=p2)
+        await second.define(d.DropPartition(database="default", collection="books", partition="p2"))
+
+        writes = [
+            first.write(books, insert([2], "kept"), partition=default),
+            first.write(books, insert(range(500)), partition=p2),
+            first.write(books, delete([1])),
+            first.write(books, insert([3], "kept"), partition=default),
+        ]
+        answers = await asyncio.gather(*writes, return_exceptions=True)
+
+        kinds = [answer.kind for answer in answers if isinstance(answer, MishardsError)]
+        assert kinds == [Kind.PARTITION_NOT_FOUND] and isinstance(answers[1], MishardsError)
+        await first.mirror.refresh()
+        assert await first.found(books) == {(default, 2): "kept", (default, 3): "kept"}
+        assert await house.storage.list("") == []

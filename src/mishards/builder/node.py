@@ -261,7 +261,7 @@ class BuilderNode:
         """The files that the task made or dropped."""
         match task:
             case Merge() | Rewrite():
-                return await rewrite(attempt, task, self._threads_each())
+                return await rewrite(attempt, task, self._threads_each(), self._settings.rest_values + 1)
             case BuildIndex():
                 return await build_index(attempt, task, self._threads_each())
             case Materialise():

@@ -135,7 +135,8 @@ def choose(
     `files` are those live at one version. `busy` files are inputs of tasks under way, `resting` the names of tasks that
     failed lately; neither is chosen. Merging comes first: the new segment gets its index, and the inputs need none.
     `settled`: nothing has been written for a moment, so that a shard without fresh rows is merged further, for searches
-    to read few segments; False: that moment is not over, but such segments are not indexed any more; None: never.
+    to read few segments; False: that moment is not over, but such segments are not indexed any more, nor are small ones
+    (`rest_values`), of which readers scan codes meanwhile: they will be merged; None: never.
     `expired_ts`: rows of a commit with this hybrid timestamp or an older one are as good as dead. `asked`: a compaction
     that somebody waits for; its merges go before the usual ones of their shard.
     """
@@ -159,7 +160,8 @@ def choose(
             merges += at_rest
             free = _rest(free, at_rest)
         to_index = _rest(free, at_rest)
-        builds = [task for task in _builds(to_index, collection, index_kind) if task.name not in resting]
+        values_min = settings.rest_values + 1 if settled is False else 0
+        builds = [task for task in _builds(to_index, collection, index_kind, values_min) if task.name not in resting]
         free = _rest(free, builds)
         rewrites = [task for task in _rewrites(free, settings, expired_ts) if task.name not in resting]
         free = _rest(free, rewrites)
@@ -280,25 +282,26 @@ def _fitting(ascending: Sequence[File], bytes_max: int) -> list[File]:
 
 
 def worthwhile_indexes(
-    collection: model.Collection, rows: int, index_kind: Callable[[str], IndexKind]
+    collection: model.Collection, rows: int, index_kind: Callable[[str], IndexKind], values_min: int = 0
 ) -> list[tuple[model.Index, int]]:
-    """The definitions that a segment of so many rows deserves, with the dimension of their fields."""
+    """The definitions that a segment of so many rows deserves, with the dimension of their fields; without those over
+    fewer than `values_min` numbers."""
     return [
         (definition, field.dim)
         for definition in collection.indexes
         if (field := collection.schema.by_id(definition.field_id)) and field.is_vector
-        if index_kind(definition.type).worthwhile(rows, field.dim)
+        if rows * field.dim >= values_min and index_kind(definition.type).worthwhile(rows, field.dim)
     ]
 
 
 def _builds(
-    free: Iterable[File], collection: model.Collection, index_kind: Callable[[str], IndexKind]
+    free: Iterable[File], collection: model.Collection, index_kind: Callable[[str], IndexKind], values_min: int
 ) -> Iterator[BuildIndex]:
     """One task for each segment that lacks the part of a current definition which is worthwhile at its size."""
     for segment in free:
         missing = tuple(
             definition
-            for definition, _ in worthwhile_indexes(collection, segment.rows, index_kind)
+            for definition, _ in worthwhile_indexes(collection, segment.rows, index_kind, values_min)
             if segment.part("vectors", definition.field_id)
             and not segment.part("index", definition.field_id, definition.id)
         )

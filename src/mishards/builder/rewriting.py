@@ -18,8 +18,9 @@ from mishards.schema.expiry import DROP_MARGIN_S, expired_ts
 from mishards.segment.write import SegmentFiles
 
 
-async def rewrite(attempt: Attempt, task: Merge | Rewrite, threads: int) -> list[File]:
-    """The new segment; none if every row was dead."""
+async def rewrite(attempt: Attempt, task: Merge | Rewrite, threads: int, values_min: int = 0) -> list[File]:
+    """The new segment; none if every row was dead. It has its indexes, but for those over fewer than `values_min`
+    numbers."""
     snapshot = await attempt.snapshot()
     inputs = snapshot.inputs(task.inputs)
     stones = await attempt.tombstones(snapshot.tombstones_after(min(file.horizon for file in inputs)))
@@ -35,7 +36,7 @@ async def rewrite(attempt: Attempt, task: Merge | Rewrite, threads: int) -> list
                 attempt.upload(part.path, Part(kind=part.kind, path="", bytes=part.bytes, field_id=part.field_id))
                 for part in made.parts
             ),
-            *await _build_indexes(attempt, snapshot.collection, task, made, threads),
+            *await _build_indexes(attempt, snapshot.collection, task, made, threads, values_min),
         ]
         outputs.append(
             new_segment(
@@ -54,7 +55,7 @@ async def rewrite(attempt: Attempt, task: Merge | Rewrite, threads: int) -> list
 
 
 async def _build_indexes(
-    attempt: Attempt, collection: Collection, task: Merge | Rewrite, made: SegmentFiles, threads: int
+    attempt: Attempt, collection: Collection, task: Merge | Rewrite, made: SegmentFiles, threads: int, values_min: int
 ) -> list[Part]:
     """The new segment's indexes, so that no search ever reads all of it: until it comes the inputs' ones serve."""
     vectors = {part.field_id: part.path for part in made.parts if part.kind == "vectors"}
@@ -62,7 +63,7 @@ async def _build_indexes(
         await build_part(
             attempt, definition, (made.rows, task.collection_id, task.shard), dim, vectors[definition.field_id], threads
         )
-        for definition, dim in worthwhile_indexes(collection, made.rows, attempt.index_kind)
+        for definition, dim in worthwhile_indexes(collection, made.rows, attempt.index_kind, values_min)
     ]
 
 

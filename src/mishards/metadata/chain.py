@@ -19,7 +19,7 @@ from mishards.metadata.database import DatabaseMs, batches
 from mishards.metadata.deltas import stamp
 from mishards.metadata.requests import record_requests
 from mishards.metadata.tables import LIVE, collections, commits, files, leases, payloads
-from mishards.model import CollectionId, Commit, Delta, File, FileId, Version
+from mishards.model import Collection, CollectionId, Commit, Delta, File, FileId, FileKind, Version
 from mishards.ports import FORKED, CommitRequest
 
 
@@ -31,7 +31,10 @@ def commit(connection: Connection, request: CommitRequest) -> Commit:
         connection.execute(insert(payloads), rows)
     record_requests(connection, request.requests, request.collection_id, request.uuid)
     row = collections.c
-    head = lock_collection(connection, request.collection_id, row.version, row.head, row.last_ts)
+    head = lock_collection(connection, request.collection_id, row.version, row.head, row.last_ts, row.updated_ts)
+    if request.defined_ts not in (0, head.updated_ts):
+        document = connection.scalars(select(row.document).where(row.id == request.collection_id)).one()
+        require_partitions(request, msgspec.json.decode(document, type=Collection))
     if request.follows:
         _check_chain(connection, request)
     _check_made_of(connection, request, head.version)
@@ -143,6 +146,15 @@ def lock_collection(connection: Connection, collection_id: CollectionId, *wanted
     if head is None:
         raise collection_not_found(str(collection_id))
     return head
+
+
+def require_partitions(request: CommitRequest, collection: Collection) -> None:
+    """PARTITION_NOT_FOUND if rows are of one that the collection has no more: nobody would ever see them."""
+    defined = {partition.id for partition in collection.partitions}
+    for file in request.added:
+        if file.kind is FileKind.ROWS and file.partition_id not in defined:
+            id = str(file.partition_id)
+            raise MishardsError(Kind.PARTITION_NOT_FOUND, f"partition not found[partition={id}]", detail=id)
 
 
 def _check_chain(connection: Connection, request: CommitRequest) -> None:

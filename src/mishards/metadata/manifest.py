@@ -87,6 +87,22 @@ class Manifest:
         else:
             _remember(self._lost, head, None)
 
+    def since(self, version: Version) -> Delta | None:
+        """What happened after `version`, as this process knows it; None if it does not know all of that."""
+        previous = self._heads.get(version)
+        if previous is None or not self.oldest <= version < self.version:
+            return None
+        return Delta(
+            collection_id=self.collection.id,
+            after=version,
+            version=self.version,
+            ts=self.ts,
+            head=self.head,
+            previous=previous,
+            added=tuple(replace(file, removed=NOTHING) for file in self.files.values() if file.added > version),
+            removed={file.id: file.removed for file in self.files.values() if file.removed > version},
+        )
+
     def merge(self, delta: Delta) -> bool:
         """Add a delta that begins at or before `version` and ends after it; whether it removed files."""
         layout = self.layout

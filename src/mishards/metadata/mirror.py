@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import structlog
+from msgspec.structs import replace
 
 from mishards.clock import Clock
 from mishards.errors import Kind, MishardsError
@@ -132,10 +133,23 @@ class Mirror:
         manifest = self._manifests.get(delta.collection_id)
         if manifest is None or delta.after > manifest.version or not manifest.precedes(delta):
             return False
+        if delta.after < manifest.version < delta.version:  # nothing says whether they are of the same chain
+            return False
         if delta.version > manifest.version:
             self._pushed.add(delta.payloads)
             self._merge(manifest, delta)
         return True
+
+    def since(self, collection_id: CollectionId, version: Version) -> Delta | None:
+        """What this process knows to have happened after `version`, as a push that carries all that it needs; None if
+        it cannot be made here."""
+        manifest = self._manifests.get(collection_id)
+        delta = None if manifest is None else manifest.since(version)
+        if delta is None:
+            return None
+        inline = [file.id for file in delta.added if file.inline]
+        payloads = self._pushed.get(inline)
+        return replace(delta, payloads=payloads) if len(payloads) == len(inline) else None
 
     def keep_stored(self, payloads: Mapping[FileId, bytes | memoryview]) -> None:
         """Contents of fresh files that this process has just put into storage, for `stored`."""

@@ -34,6 +34,13 @@ class Catalog:
                 raise
         return self._known(database, name)
 
+    async def writable(self, database: str, name: str) -> Manifest:
+        """Like `fresh`; snapshots, which are only read, are refused."""
+        manifest = await self.fresh(database, name)
+        if manifest.frozen:
+            raise read_only(name)
+        return manifest
+
     async def known(self, database: str, name: str) -> Manifest:
         """From the cache; a miss asks the metadata service. COLLECTION_NOT_FOUND. Snapshots, which are only read, are
         refused."""
@@ -103,6 +110,10 @@ class Catalog:
         of, _, snapshot = name.partition(MARK)
         collection = (await self.known(database, of)).collection
         manifest = await self._mirror.pinned.find(collection.id, snapshot, fresh)
+        if manifest is None:  # the name may mean another collection now
+            current = (await self.fresh(database, of)).collection
+            if current.id != collection.id:
+                manifest = await self._mirror.pinned.find(current.id, snapshot, fresh)
         if manifest is None:
             raise collection_not_found(name, database)
         return manifest

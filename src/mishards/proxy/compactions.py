@@ -12,7 +12,7 @@ from mishards.metadata.ids import IdBlocks
 from mishards.metadata.manifest import Manifest
 from mishards.model import CollectionId, File
 from mishards.ports import MetadataStore
-from mishards.proxy.catalog import Catalog, read_only
+from mishards.proxy.catalog import Catalog
 from mishards.proxy.requests import CompactionState
 
 TASKS = ("merge", "rewrite", "materialise")  # of the builders, that a compaction waits for
@@ -27,9 +27,7 @@ class Compactions:
         self._ids = ids
 
     async def start(self, database: str, collection: str) -> int:
-        manifest = await self._catalog.fresh(database, collection)
-        if manifest.frozen:
-            raise read_only(collection)
+        manifest = await self._catalog.writable(database, collection)
         compaction = Compaction(await self._ids.take(1), manifest.collection.id, manifest.version, manifest.ts)
         await record(self._store, compaction)
         return compaction.id

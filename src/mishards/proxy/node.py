@@ -6,7 +6,10 @@ number of proxies may run side by side behind one port or load balancer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import TypeVar
+
+from msgspec.structs import replace
 
 from mishards.clock import Clock, hybrid
 from mishards.config import ProxySettings
@@ -37,6 +40,7 @@ from mishards.proxy.requests import (
 from mishards.proxy.scatter import Scatter
 from mishards.proxy.searching import Searching
 from mishards.proxy.snapshots import Snapshots
+from mishards.proxy.telling import Telling
 from mishards.proxy.versions import Versions
 from mishards.proxy.writers import Writers, answered
 from mishards.proxy.writing import Writing
@@ -57,6 +61,9 @@ from mishards.wire.messages import FlushRequest
 from mishards.wire.ownership import Ownership
 from mishards.wire.peers import Peers
 from mishards.wire.placement import Placement
+
+Q = TypeVar("Q", SearchRequest, QueryRequest)
+R = TypeVar("R")
 
 DEFINE_S_MAX = 30.0
 FLUSH_S_MAX = 300.0
@@ -90,7 +97,7 @@ class ProxyNode:
             self._catalog,
             Versions(mirror, clock, settings.bounded_staleness_s),
             self._readers,
-            Scatter(self._readers, peers, clock, settings.retry_share, settings.hedge_share),
+            Scatter(self._readers, peers, Telling(mirror, peers), clock, settings.retry_share, settings.hedge_share),
             membership,
             placement,
             clock,
@@ -149,17 +156,29 @@ class ProxyNode:
 
     async def search(self, request: SearchRequest) -> SearchResult:
         with self._admitted():
-            return await self._searching.search(request)
+            return await self._read(request, self._searching.search)
 
     async def query(self, request: QueryRequest) -> QueryResult:
         with self._admitted():
-            return await self._querying.query(request)
+            return await self._read(request, self._querying.query)
+
+    async def _read(self, request: Q, read: Callable[[Q], Awaitable[R]]) -> R:
+        """The answer; asked once more if the collection was dropped meanwhile and another one has its name by now."""
+        ends_s = self._clock.monotonic_s() + request.timeout_s
+        try:
+            return await read(request)
+        except MishardsError as error:
+            left_s = ends_s - self._clock.monotonic_s()
+            named = self._mirror.find(request.database, request.collection)
+            if error.kind is not Kind.COLLECTION_NOT_FOUND or named is None or left_s <= 0:
+                raise
+        return await read(replace(request, timeout_s=left_s))
 
     async def flush(self, database: str, names: Sequence[str]) -> list[Flushed]:
         flushed = []
         deadline_s = self._clock.monotonic_s() + FLUSH_S_MAX
         for name in names:
-            collection = (await self._catalog.known(database, name)).collection
+            collection = (await self._catalog.writable(database, name)).collection
             request = FlushRequest(collection.id, FLUSH_S_MAX)
             replies = await self._writers.ask_owners(
                 collection,

@@ -13,15 +13,25 @@ from typing import Generic, Protocol, TypeVar
 
 from mishards.clock import Clock
 from mishards.errors import Kind, MishardsError
-from mishards.model import File, FileKind, NodeId
+from mishards.model import CollectionId, File, FileKind, NodeId, Version
 from mishards.proxy.assign import assign
 from mishards.proxy.hedging import Budget, Hedging
 from mishards.proxy.readers import Readers
+from mishards.proxy.telling import Telling
 from mishards.proxy.together import all_of
 from mishards.wire.peers import Peers
 from mishards.wire.services import ReaderService
 
-ELSEWHERE = frozenset({Kind.PEER_LOST, Kind.UNAVAILABLE, Kind.RATE_LIMIT, Kind.STORAGE_UNAVAILABLE, Kind.NOT_CAUGHT_UP})
+ELSEWHERE = frozenset(
+    {
+        Kind.PEER_LOST,
+        Kind.UNAVAILABLE,
+        Kind.RATE_LIMIT,
+        Kind.STORAGE_UNAVAILABLE,
+        Kind.METADATA_UNAVAILABLE,  # fresh rows lie there, too
+        Kind.NOT_CAUGHT_UP,
+    }
+)
 ROUNDS_MAX = 8  # of re-sending one part, whatever the deadline and the budget say
 ROUND_PAUSE_S = 0.05  # before asking the same readers again when every one of them has failed
 RETRIES_SAVED_MAX = 200.0
@@ -50,9 +60,18 @@ class ReplanError(Exception):
 class Scatter:
     """Sends parts to readers."""
 
-    def __init__(self, readers: Readers, peers: Peers, clock: Clock, retry_share: float, hedge_share: float) -> None:
+    def __init__(
+        self,
+        readers: Readers,
+        peers: Peers,
+        telling: Telling,
+        clock: Clock,
+        retry_share: float,
+        hedge_share: float,
+    ) -> None:
         self._readers = readers
         self._peers = peers
+        self._telling = telling
         self._clock = clock
         self._budget = Budget(retry_share, RETRIES_SAVED_MAX)  # so that a sick cluster is not made sicker
         self._hedging = Hedging(clock, hedge_share)
@@ -112,6 +131,8 @@ class Scatter:
         try:
             return [await self._ask_hedged(node, files, lambda reader, left_s: ask(reader, ids, left_s), deadline_s)]
         except MishardsError as error:
+            if error.kind is Kind.NOT_CAUGHT_UP and error.detail:
+                await self._tell(node, files[0].collection_id, error, deadline_s)
             if error.kind not in ELSEWHERE or rounds >= ROUNDS_MAX or not self._budget.take():
                 raise
             if self._clock.monotonic_s() >= deadline_s:
@@ -125,6 +146,13 @@ class Scatter:
             [self._part(n, mine, placed, ask, deadline_s, excluded, rounds + 1) for n, mine in parts.items()]
         )
         return [answer for some in answered for answer in some]
+
+    async def _tell(self, node: NodeId, collection_id: CollectionId, error: MishardsError, deadline_s: float) -> None:
+        """A reader that is behind, and cannot ask the metadata service, hears what is known here."""
+        member = self._readers.member(node)
+        if member is not None:
+            left_s = deadline_s - self._clock.monotonic_s()
+            await self._telling.tell(member, collection_id, Version(int(error.detail)), left_s)
 
     def _assign(
         self, files: Sequence[File], placed: Mapping[str, Sequence[NodeId]], excluded: tuple[NodeId, ...]

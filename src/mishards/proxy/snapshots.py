@@ -66,4 +66,5 @@ class Snapshots:
             await self._store.drop_pin(held.id)
 
     async def _collection(self, database: str, name: str) -> Collection:
-        return (await self._catalog.known(database, name)).collection
+        """What has the name now, as far as the metadata service can be asked."""
+        return (await self._catalog.writable(database, name)).collection

@@ -32,14 +32,16 @@ PAUSES_S = (0.0, 0.05, 0.1, 0.2, 0.25)  # before the n-th try; the last one repe
 OwnerCall = Callable[[WriterService, Sequence[int], float], Awaitable[R]]
 
 
-async def answered(call: Awaitable[R], silent_s: float = SILENT_S_MAX) -> R:
+async def answered(call: Awaitable[R], left_s: float = float("inf"), silent_s: float = SILENT_S_MAX) -> R:
     """The answer of a writer. PEER_LOST when it is silent for long, a paused process perhaps: it may be asked again, or
     another one in its place, when what it was asked for carries an id. A writer that is only slow works on, and gives
-    the repetition the answer of the first."""
+    the repetition the answer of the first. DEADLINE when the request's time is up before."""
     try:
-        async with asyncio.timeout(silent_s):
+        async with asyncio.timeout(min(left_s, silent_s)):
             return await call
     except TimeoutError as error:
+        if left_s <= silent_s:
+            raise MishardsError(Kind.DEADLINE, f"the writer has not answered within {left_s:g} s") from error
         raise MishardsError(Kind.PEER_LOST, f"the writer has not answered for {silent_s:g} s") from error
 
 
@@ -59,7 +61,7 @@ class Writers:
     ) -> list[R]:
         """One call per owner with its shards, repeated after a loss. `call` gets the writer, its shards and the seconds
         left. The first failure is raised; what other owners did meanwhile is theirs to say."""
-        await self._membership.wait_for("writer", MEMBER_WAIT_S)
+        await self._membership.wait_for("writer", min(MEMBER_WAIT_S, deadline_s - self._clock.monotonic_s()))
         groups: dict[NodeId, list[int]] = {}
         for shard in shards:
             groups.setdefault(self._owner(collection, shard), []).append(shard)

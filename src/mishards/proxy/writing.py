@@ -8,7 +8,8 @@ asked: what is not committed by then never will be, so that the client gets a de
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import numpy as np
@@ -33,15 +34,16 @@ from mishards.segment.fresh import encode_rows as seal_rows
 from mishards.segment.fresh import encode_tombstones as seal_tombstones
 from mishards.segment.fresh import tombstones_of
 from mishards.segment.keys import ascending, last_of_each_key
-from mishards.wire.messages import ShardWrite, WriteReply, WriteRequest, request_part
+from mishards.wire.messages import ANY_PARTITION, ShardWrite, WriteReply, WriteRequest, request_part
 from mishards.wire.services import WriterService
 
 W = TypeVar("W", RowsRequest, DeleteRequest)
 
-ANY_PARTITION = PartitionId(0)
 SHORT_ROWS = 256  # of short values: encoded in well under a millisecond; more, or longer ones, in a thread
 SHORT_BYTES = 64 << 10
 
+DROPPED = frozenset({Kind.COLLECTION_NOT_FOUND, Kind.PARTITION_NOT_FOUND})
+PARTLY = "partly"  # detail of an error: other shards' rows were written
 UNSURE = frozenset({Kind.DEADLINE, Kind.UNAVAILABLE, Kind.METADATA_UNAVAILABLE, Kind.INTERNAL})  # may have been written
 RESOLVE_SHARE = 0.1  # of a write's time is kept to learn its outcome ...
 RESOLVE_S_MAX = 1.0  # ... but no more, ...
@@ -69,32 +71,46 @@ class Writing:
             raise invalid("delete expression is empty, it must select the rows to delete")
         return await self._on_collection(request, self._delete)
 
-    async def _on_collection(self, request: W, act: Callable[[W, Collection], Awaitable[Mutation]]) -> Mutation:
-        """`act` on the collection of that name; once more if it was dropped and another one has the name by now."""
-        known = (await self._catalog.known(request.database, request.collection)).collection
-        try:
-            return await act(request, known)
-        except MishardsError as error:
-            if error.kind is not Kind.COLLECTION_NOT_FOUND:
-                raise
-            current = (await self._catalog.fresh(request.database, request.collection)).collection
-            if current.id == known.id:
-                raise
-            return await act(request, current)
-
-    async def _write(self, request: RowsRequest, collection: Collection) -> Mutation:
+    async def _on_collection(self, request: W, act: Callable[[W, Collection, float], Awaitable[Mutation]]) -> Mutation:
+        """`act` on the collection of that name; once more if it, or the partition, was dropped and another one has the
+        name by now."""
         deadline_s = self._clock.monotonic_s() + request.timeout_s
+        async with self._in_time(request, deadline_s):
+            known = (await self._catalog.known(request.database, request.collection)).collection
+        try:
+            return await act(request, known, deadline_s)
+        except MishardsError as error:
+            if error.kind not in DROPPED or error.detail == PARTLY:
+                raise
+            async with self._in_time(request, deadline_s):
+                current = (await self._catalog.fresh(request.database, request.collection)).collection
+            if (current.id, current.partitions) == (known.id, known.partitions):
+                raise
+            return await act(request, current, deadline_s)
+
+    @asynccontextmanager
+    async def _in_time(self, request: RowsRequest | DeleteRequest, deadline_s: float) -> AsyncIterator[None]:
+        """Around questions to the metadata service before anything is written; it may hang. DEADLINE."""
+        try:
+            async with asyncio.timeout(deadline_s - self._clock.monotonic_s()):
+                yield
+        except TimeoutError as error:
+            message = f"not answered within {request.timeout_s:g} s; nothing was written"
+            raise MishardsError(Kind.DEADLINE, message) from error
+
+    async def _write(self, request: RowsRequest, collection: Collection, deadline_s: float) -> Mutation:
         if 0 < request.schema_ts < collection.created_ts:
             raise MishardsError(
                 Kind.SCHEMA_MISMATCH, f"collection {collection.name} was created anew since the client described it"
             )
-        partition = await self._partition(request.database, collection, request.partition)
+        if collection.schema.primary.auto_id and request.rows < 1:
+            raise invalid("num_rows should be greater than 0, got 0: the rows to write are empty")
         generated = None
-        if collection.schema.primary.auto_id:
-            if request.rows < 1:
-                raise invalid("num_rows should be greater than 0, got 0: the rows to write are empty")
-            first = await self._ids.take(request.rows)
-            generated = np.arange(first, first + request.rows, dtype=np.int64)
+        async with self._in_time(request, deadline_s):
+            partition = await self._partition(request.database, collection, request.partition)
+            if collection.schema.primary.auto_id:
+                first = await self._ids.take(request.rows)
+                generated = np.arange(first, first + request.rows, dtype=np.int64)
         encode = _encoded_upsert if request.kind == "upsert" else _encoded_insert
         arguments = (collection, dict(request.columns), request.rows, generated)
         if _is_short(request):
@@ -105,8 +121,7 @@ class Writing:
         plain = keys.to_numpy() if pa.types.is_integer(keys.type) else keys.to_pylist()
         return Mutation(count=request.rows, ts=ts, keys=plain)
 
-    async def _delete(self, request: DeleteRequest, collection: Collection) -> Mutation:
-        deadline_s = self._clock.monotonic_s() + request.timeout_s
+    async def _delete(self, request: DeleteRequest, collection: Collection, deadline_s: float) -> Mutation:
         condition = await compiled(request.filter, collection.schema, request.template)
         keys = _keys_alone(condition, collection.schema)
         below = 0
@@ -118,13 +133,14 @@ class Writing:
                     partitions=(request.partition,) if request.partition else (),
                     filter=request.filter,
                     template=request.template,
-                    timeout_s=request.timeout_s,
+                    timeout_s=deadline_s - self._clock.monotonic_s(),
                 )
             )
             below = version + 1  # rows written since were not looked at
         partition_id = ANY_PARTITION
         if request.partition:
-            partition_id = await self._partition(request.database, collection, request.partition)
+            async with self._in_time(request, deadline_s):
+                partition_id = await self._partition(request.database, collection, request.partition)
         if len(keys) == 0:
             return Mutation(count=0, ts=collection.created_ts)
         if len(keys) <= SHORT_ROWS:
@@ -167,7 +183,7 @@ class Writing:
                 request_id=request_id,
                 deadline_s=left_s,
             )
-            return answered(writer.write(request))
+            return answered(writer.write(request), left_s)
 
         shards = [part.shard for part in parts]
         try:
@@ -191,8 +207,10 @@ class Writing:
         written = sorted(ids[id] for id, outcome in outcomes.items() if outcome.applied)
         if len(written) == len(shards):
             return max(outcome.ts for outcome in outcomes.values())
-        done = f"only its rows in shards {written} were written" if written else "nothing was written"
-        raise MishardsError(error.kind, f"{error.message}; {done}", error.detail) from error
+        if written:
+            message = f"{error.message}; only its rows in shards {written} were written"
+            raise MishardsError(error.kind, message, PARTLY) from error
+        raise MishardsError(error.kind, f"{error.message}; nothing was written", error.detail) from error
 
 
 def _is_short(request: RowsRequest) -> bool:

@@ -6,7 +6,7 @@ Pure and CPU-bound: runs inline when short, on the reader's pool otherwise (`rea
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import msgspec
@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 from mishards.filter import Filter, compile_filter
 from mishards.index.exact import bitmap, exact_range, exact_range_at, exact_search, exact_search_at
 from mishards.model import Schema
-from mishards.ports import Matrix, VectorIndex
+from mishards.ports import Matrix
+from mishards.reader.interims import Key
+from mishards.reader.joints import Group
 from mishards.reader.source import Mask, Source
 from mishards.wire.hits import LARGER_IS_BETTER, Hits, best, first_hits, gather
 
@@ -26,6 +28,7 @@ GATHER_SHARE = 0.1  # below it the selected vectors are gathered; above it the w
 EXACT_FLOPS = 8e9  # multiply-adds a second of exact search on one core, for `cost_s` only
 INDEX_SEARCH_S = 8e-5  # one query on an index, for `cost_s` only
 INDEX_HIT_S = 2e-6  # ... and for each hit wanted
+PROPOSED_USUAL = 150  # rows by an interim index, for `cost_s` only
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,11 @@ class Question:
     range_filter: float | None
     text_keys: bool
 
+    @property
+    def interim(self) -> Key:
+        """What stands in for an index that it could use."""
+        return self.field_id, self.metric
+
 
 class Candidates(NamedTuple):
     """Rows of one source that may be among the best, at most k of each query but for ties."""
@@ -66,17 +74,20 @@ class Candidates(NamedTuple):
     rows: NDArray[np.int64]  # positions in the source
 
 
-def search(sources: Sequence[Source], question: Question) -> tuple[Hits, NDArray[np.int32]]:
+def search(
+    sources: Sequence[Source], question: Question, groups: Sequence[Group] = ()
+) -> tuple[Hits, NDArray[np.int32]]:
     """The best k hits of each query over all sources, sorted, with `sources` telling where: (hits, counts (nq,)).
-
-    Only those that can win are looked up: with many sources most candidates cannot.
-    """
-    found = [_search_source(source, number, question) for number, source in enumerate(sources)]
-    parts = [part for part in found if part is not None and len(part.rows)]
+    `groups` of the sources are searched together. Only those hits that can win are looked up: most cannot."""
+    grouped = {number for group in groups for number in group.members}
+    parts = [part for group in groups for part in _search_group(sources, group, question)]
+    for number, source in enumerate(sources):
+        if number not in grouped and (part := _search_source(source, number, question)) is not None:
+            parts.append(part)
     nq, k = len(question.queries), question.k
     if not parts:
         return gather((), question.text_keys), np.zeros(nq, np.int32)
-    if len(parts) > 1:
+    if len(parts) > 1 or groups:
         return best(_contenders(sources, parts, nq, k, question.metric), nq, question.metric, k)
     number, queries, scores, rows = parts[0]
     source = sources[number]
@@ -124,19 +135,20 @@ def _looked_up(source: Source, rows: NDArray[np.int64]) -> tuple[NDArray[Any], N
     return source.key_values_at(rows), *source.place_of(rows)
 
 
-def cost_s(sources: Sequence[Source], question: Question) -> float:
+def cost_s(sources: Sequence[Source], question: Question, groups: Sequence[Group] = ()) -> float:
     """A rough estimate of `search`'s time on one core."""
     nq, dim = question.queries.shape
+    index_s = nq * (INDEX_SEARCH_S + question.k * INDEX_HIT_S)
     total = 0.0
-    for source in sources:
-        scanned = source.rows
-        if question.index_id:
-            indexed = source.index(question.index_id) is not None
-            covered = scanned if indexed else source.interims.covered(question.field_id, question.metric, scanned)
-            scanned -= covered
-            if covered:
-                total += nq * (INDEX_SEARCH_S + question.k * INDEX_HIT_S)
-        total += nq * scanned * dim / EXACT_FLOPS
+    grouped: set[int] = set()
+    for group in groups:
+        total += index_s + group.covering.cost_s(nq, PROPOSED_USUAL)
+        grouped.update(group.members)
+    for number, source in enumerate(sources):
+        if question.index_id and source.index(question.index_id) is not None:
+            total += index_s
+        elif number not in grouped:
+            total += nq * source.rows * dim / EXACT_FLOPS
         if not question.condition.filter.is_all:
             total += source.rows * 2e-9 + 2e-4
     return total
@@ -165,14 +177,52 @@ def _selected_by_key(source: Source, row_filter: Filter) -> Mask:
     return mask
 
 
+def _search_group(sources: Sequence[Source], group: Group, question: Question) -> list[Candidates]:
+    """Through the interim index, or each source exactly where that is better or the index finds too little."""
+    allowed = [selected(sources[number], question.condition) for number in group.members]
+    count = group.covering.count(allowed)
+    queries, k, params = question.queries, question.k, question.params
+    if group.covering.prefers_exact(count, len(queries), k, params):
+        return _each_exactly(sources, group, question)
+    found, lacking = group.covering.search(queries, k, params, allowed, count)
+    parts = []
+    start = 0
+    for number, end in zip(group.members, found.ends, strict=True):
+        if start < end:
+            parts.append(
+                Candidates(number, found.queries[start:end], found.scores[start:end], found.positions[start:end])
+            )
+        start = end
+    if lacking.any():
+        numbers = np.flatnonzero(lacking).astype(np.int32)
+        exact = _each_exactly(sources, group, replace(question, queries=queries[numbers]))
+        kept = [_only(part, ~lacking[part.queries]) for part in parts]
+        parts = [part for part in kept if len(part.rows)]
+        parts += [part._replace(queries=numbers[part.queries]) for part in exact]
+    return parts
+
+
+def _each_exactly(sources: Sequence[Source], group: Group, question: Question) -> list[Candidates]:
+    exact = replace(question, index_id=0)
+    parts = (_search_source(sources[number], number, exact) for number in group.members)
+    return [part for part in parts if part is not None]
+
+
+def _only(part: Candidates, kept: Mask) -> Candidates:
+    return Candidates(part.source, part.queries[kept], part.scores[kept], part.rows[kept])
+
+
 def _search_source(source: Source, number: int, question: Question) -> Candidates | None:
+    """None: nothing."""
     allowed = selected(source, question.condition)
     count = _count(source, allowed)
     if count == 0:
         return None
     if question.radius is not None:
-        return Candidates(number, *_in_range(source, allowed, question))
-    return Candidates(number, *_nearest(source, allowed, count, question))
+        part = Candidates(number, *_in_range(source, allowed, question))
+    else:
+        part = Candidates(number, *_nearest(source, allowed, count, question))
+    return part if len(part.rows) else None
 
 
 def _count(source: Source, allowed: Mask | None) -> int:
@@ -188,7 +238,7 @@ def _nearest(
     source: Source, allowed: Mask | None, count: int, question: Question
 ) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int64]]:
     queries, k = question.queries, min(question.k, count)
-    index = _index(source, question)
+    index = source.index(question.index_id) if question.index_id else None
     if index is not None and not index.prefers_exact(count, len(queries), k, question.params):
         scores, positions = index.search(queries, k, question.params, _bits(source, allowed))
     else:
@@ -204,13 +254,6 @@ def _nearest(
         return numbers, scores, flat
     valid = flat >= 0
     return numbers[valid], scores[valid], flat[valid]
-
-
-def _index(source: Source, question: Question) -> VectorIndex | None:
-    """What to search through: the builder's index, or what stands in for it. None: exactly."""
-    if not question.index_id:
-        return None
-    return source.index(question.index_id) or source.interim(question.field_id, question.metric)
 
 
 def _in_range(

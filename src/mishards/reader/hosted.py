@@ -16,6 +16,7 @@ from mishards.metadata.manifest import Manifest
 from mishards.metadata.mirror import Mirror
 from mishards.model import File, FileId, FileKind, Version
 from mishards.ports import Storage
+from mishards.reader.joints import Joints
 from mishards.reader.loading import Loader
 from mishards.reader.segments import HeldSegment
 from mishards.reader.source import Source
@@ -39,6 +40,7 @@ class Hosted:
         self.manifest = manifest
         self.segments: dict[FileId, HeldSegment] = {}
         self.applied = Version(0)
+        self.joints = Joints()
         self._segments_bytes: int | None = None  # not counted
         self._mirror = mirror
         self._storage = storage
@@ -64,7 +66,7 @@ class Hosted:
         """Filter results kept since `recount` are left out."""
         if self._segments_bytes is None:
             self._segments_bytes = sum(segment.bytes for segment in self.segments.values())
-        return self._segments_bytes + sum(tail.bytes for tail in self._tails.values())
+        return self._segments_bytes + self.joints.bytes + sum(tail.bytes for tail in self._tails.values())
 
     def recount(self) -> None:
         """What segments take in memory is counted anew when next asked for; so it is after one came or went."""
@@ -115,6 +117,7 @@ class Hosted:
         """Forget files of any kind."""
         ids = set(files)
         self._frozen.clear()
+        self.joints.forget_plans()
         for file_id in ids:
             self.segments.pop(file_id, None)
         self.recount()

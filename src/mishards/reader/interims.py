@@ -1,49 +1,43 @@
-"""The interim indexes of one segment or block of fresh rows: what stands in until the builder's index is there (P9)."""
+"""Codes of the rows of one segment or block of fresh rows, kept for the interim indexes that they are part of."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
-from mishards.index.interim import Covering, Interim
+import numpy as np
+
+from mishards.index.interim import Codebook, Codes
 from mishards.ports import Matrix
 
 Key = tuple[int, str]  # of the field, and the metric
 
 
 class Interims:
-    """Read and replaced on any thread. They are made by `grow` alone, which one thread calls at a time."""
+    """Read on any thread. Codes are added by one thread at a time."""
 
     def __init__(self) -> None:
-        self._known: dict[Key, Interim] = {}
-        self._covering: dict[Key, tuple[Interim, Covering]] = {}  # the last one handed out
+        self._known: dict[Key, tuple[Codebook, Codes]] = {}
 
     @property
     def bytes(self) -> int:
-        return sum(interim.bytes for interim in list(self._known.values()))
+        return sum(codes.nbytes for _, codes in list(self._known.values()))
 
-    def covered(self, field_id: int, metric: str, rows: int) -> int:
-        """How many of the first `rows` rows are indexed."""
-        known = self._known.get((field_id, metric))
-        return 0 if known is None or known.rows > rows else known.rows
-
-    def over(self, field_id: int, metric: str, rows: int, ready: Callable[[], Matrix]) -> Covering | None:
-        """An index over the first `rows` rows, which `ready` gives prepared for the metric; None: search exactly."""
-        key = (field_id, metric)
+    def book(self, key: Key) -> Codebook | None:
+        """What the rows coded so far were coded with."""
         known = self._known.get(key)
-        if known is None or known.rows > rows:
-            return None
-        kept = self._covering.get(key)
-        if kept is None or kept[0] is not known or kept[1].rows != rows:
-            kept = self._covering[key] = (known, known.over(ready()))
-        return kept[1]
+        return None if known is None else known[0]
 
-    def lags(self, field_id: int, metric: str, rows: int, dim: int) -> bool:
-        """Whether `grow` is worth its time."""
-        return Interim.lags(self._known.get((field_id, metric)), rows, dim)
-
-    def grow(self, field_id: int, metric: str, ready: Matrix) -> None:
-        """Index the rows, which are prepared for the metric. CPU-bound."""
-        key = (field_id, metric)
+    def rows(self, key: Key) -> int:
+        """How many rows are coded."""
         known = self._known.get(key)
-        if Interim.lags(known, *ready.shape):
-            self._known[key] = Interim.grown(known, ready, metric)
+        return 0 if known is None else len(known[1])
+
+    def codes(self, key: Key, book: Codebook, ready: Matrix) -> Codes:
+        """Those of all rows, which are prepared for the metric; the new ones are coded. CPU-bound."""
+        known_book, known = self._known.get(key, (None, None))
+        parts: Sequence[Codes] = [known] if known is not None and known_book is book else []
+        coded = sum(map(len, parts))
+        if coded < len(ready):
+            parts = [*parts, book.codes(ready[coded:])]
+            self._known[key] = (book, parts[0] if len(parts) == 1 else np.concatenate(parts))
+        return self._known[key][1][: len(ready)]

@@ -6,7 +6,7 @@ Start: clear the cache, then follow placement. Stop: finish what is in flight, t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +22,7 @@ from mishards.config import ReaderSettings
 from mishards.errors import Kind, MishardsError
 from mishards.filter import weight
 from mishards.metadata.mirror import Mirror
-from mishards.model import Collection, CollectionId, DataType, File, FileId, Schema
+from mishards.model import Collection, CollectionId, DataType, File, FileId, Schema, Version
 from mishards.ports import IndexKind, Matrix, Storage
 from mishards.reader.cache import DiskCache
 from mishards.reader.columns import take_rows
@@ -30,6 +30,7 @@ from mishards.reader.conditions import Conditions
 from mishards.reader.evaluate import Condition, Question, cost_s, search
 from mishards.reader.holding import Holdings
 from mishards.reader.hosted import Hosted
+from mishards.reader.joints import NO_PLAN, Group, Plan
 from mishards.reader.loading import Loader
 from mishards.reader.nursery import Nursery
 from mishards.reader.pools import in_pool
@@ -108,8 +109,12 @@ class ReaderNode:
             collection = hosted.manifest.collection
             schema = collection.schema
             question = _question(collection, request, await self._condition(request, collection))
-            hits, counts = await self._search(sources, question)
-            self._tend(sources, question)
+            plan = _plan(hosted, sources, question)
+            if weight(request.filter, request.template) <= INLINE_FILTER_WEIGHT and _is_short(sources, question, plan):
+                hits, counts = search(sources, question, plan.groups)
+            else:
+                hits, counts = await self._search(sources, question, plan.groups)
+            self._nursery.tend(hosted.joints, question.interim, sources, plan)
             if len(hits) <= INLINE_HITS:
                 return self._answer(request, schema, sources, hits, counts)
             return await self._in_pool(lambda: self._answer(request, schema, sources, hits, counts))
@@ -129,16 +134,12 @@ class ReaderNode:
             return None
         collection = hosted.manifest.collection
         question = _question(collection, request, self._conditions.of(request.filter, request.template, collection))
-        if cost_s(sources, question) > INLINE_S or len(question.queries) * question.k > INLINE_HITS:
+        plan = _plan(hosted, sources, question)
+        if not _is_short(sources, question, plan):
             return None
-        hits, counts = search(sources, question)
-        self._tend(sources, question)
+        hits, counts = search(sources, question, plan.groups)
+        self._nursery.tend(hosted.joints, question.interim, sources, plan)
         return self._answer(request, collection.schema, sources, hits, counts)
-
-    def _tend(self, sources: list[Source], question: Question) -> None:
-        if question.index_id:
-            dim = question.queries.shape[1]
-            self._nursery.tend(sources, question.field_id, question.metric, question.index_id, dim)
 
     def _answer(
         self, request: m.SearchPart, schema: Schema, sources: list[Source], hits: Hits, counts: NDArray[np.int32]
@@ -231,7 +232,7 @@ class ReaderNode:
         collection_id, version = request.collection_id, request.version
         hosted = await self._hosted(collection_id)
         if hosted.manifest.version < version or hosted.manifest.denies(version, request.head):
-            await self._refresh()
+            await self._refresh(known=hosted.manifest.version)
             hosted = await self._hosted(collection_id)
         if hosted.manifest.version >= version and not self._same_chain(hosted, version, request.head):
             await self._mirror.verify(CollectionId(collection_id), version, request.head)
@@ -239,15 +240,15 @@ class ReaderNode:
         if hosted.manifest.denies(version, request.head):
             raise MishardsError(Kind.GONE, f"commit {request.head} of version {version} is lost", str(version))
         if hosted.manifest.version < version:
-            raise MishardsError(
-                Kind.NOT_CAUGHT_UP, f"version {version} asked, {hosted.manifest.version} known", str(hosted.applied)
-            )
+            raise MishardsError(Kind.NOT_CAUGHT_UP, f"version {version} asked, {hosted.manifest.version} known")
         if hosted.applied < version:
             await hosted.advance()
         named = self._named(hosted, version, request.files)
         await self._hold(hosted, named)
         self._named(hosted, version, request.files)  # forgotten meanwhile, their tombstones may be forgotten, too
-        return hosted, hosted.sources(named, version, self._clock.monotonic_s(), request.expired_ts)
+        now_s = self._clock.monotonic_s()
+        frozen = hosted.sources_now(request.files, version, now_s, request.expired_ts)
+        return hosted, frozen or hosted.sources(named, version, now_s, request.expired_ts)
 
     def _same_chain(self, hosted: Hosted, version: int, head: str) -> bool:
         """Whether the commit `version` is `head` here too, for all that can be known now."""
@@ -271,18 +272,20 @@ class ReaderNode:
         try:
             return self._holdings.hosted(id)
         except MishardsError:
-            await self._refresh(None if self._mirror.get(id) else id)
+            await self._refresh(pin=None if self._mirror.get(id) else id)
             return self._holdings.hosted(id)
 
-    async def _refresh(self, pin: CollectionId | None = None) -> None:
-        """While the metadata service is down another reader may know more: NOT_CAUGHT_UP, not the outage (P8, I17)."""
+    async def _refresh(self, known: Version | None = None, pin: CollectionId | None = None) -> None:
+        """While the metadata service is down another reader may know more: NOT_CAUGHT_UP, not the outage (P8, I17).
+        Its detail is the version `known`, so that who asks may tell what happened since."""
         try:
             await self._mirror.refresh()
             if pin is not None and self._mirror.get(pin) is None:
                 await self._mirror.pinned.load(pin)
         except MishardsError as error:
             if error.kind is Kind.METADATA_UNAVAILABLE:
-                raise MishardsError(Kind.NOT_CAUGHT_UP, f"behind, and {error.message}") from error
+                detail = "" if known is None else str(known)
+                raise MishardsError(Kind.NOT_CAUGHT_UP, f"behind, and {error.message}", detail) from error
             raise
 
     async def _hold(self, hosted: Hosted, files: list[File]) -> None:
@@ -299,15 +302,17 @@ class ReaderNode:
             return self._conditions.of(request.filter, request.template, collection)
         return await self._in_pool(lambda: Condition.of(request.filter, request.template, collection.schema))
 
-    async def _search(self, sources: list[Source], question: Question) -> tuple[Hits, np.ndarray]:
+    async def _search(
+        self, sources: list[Source], question: Question, groups: Sequence[Group]
+    ) -> tuple[Hits, np.ndarray]:
         nq = len(question.queries)
-        pieces = min(nq, self._threads, int(cost_s(sources, question) / SPLIT_S))
+        pieces = min(nq, self._threads, int(cost_s(sources, question, groups) / SPLIT_S))
         if pieces < 2:
-            return await self._in_pool(lambda: search(sources, question))
+            return await self._in_pool(lambda: search(sources, question, groups))
         chunks = np.array_split(np.arange(nq), pieces)
         answers = await asyncio.gather(
             *(
-                self._in_pool(lambda rows=rows: search(sources, _only(question, rows[0], rows[-1] + 1)))  # type: ignore[misc]
+                self._in_pool(lambda rows=rows: search(sources, _only(question, rows[0], rows[-1] + 1), groups))  # type: ignore[misc]
                 for rows in chunks
             )
         )
@@ -359,6 +364,18 @@ def _question(collection: Collection, request: m.SearchPart, condition: Conditio
         range_filter=request.range_filter,
         text_keys=collection.schema.primary.type is DataType.VARCHAR,
     )
+
+
+def _plan(hosted: Hosted, sources: Sequence[Source], question: Question) -> Plan:
+    """How to search what has no index."""
+    if not question.index_id or question.radius is not None:
+        return NO_PLAN
+    return hosted.joints.plan(sources, question.interim, question.index_id, question.queries.shape[1])
+
+
+def _is_short(sources: Sequence[Source], question: Question, plan: Plan) -> bool:
+    """Whether the loop may do the search itself."""
+    return len(question.queries) * question.k <= INLINE_HITS and cost_s(sources, question, plan.groups) <= INLINE_S
 
 
 def _index_id(collection: Collection, request: m.SearchPart) -> int:

@@ -1,4 +1,4 @@
-"""Where interim indexes are made: for what searches have found without an index, one after another, in a thread."""
+"""Where interim indexes are made: for what searches have found without a good one, one after another, in a thread."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 import structlog
 
-from mishards.reader.interims import Interims, Key
+from mishards.reader.interims import Key
+from mishards.reader.joints import Joints, Plan, made
 from mishards.reader.source import Source
 
 log = structlog.get_logger(__name__)
@@ -18,7 +19,7 @@ class Nursery:
     """Belongs to one event loop."""
 
     def __init__(self) -> None:
-        self._wanted: dict[tuple[Interims, Key], Source] = {}  # the newest source of each
+        self._wanted: dict[tuple[Joints, Key], list[Sequence[Source]]] = {}  # by the newest search
         self._task: asyncio.Task[None] | None = None
 
     async def stop(self) -> None:
@@ -32,19 +33,20 @@ class Nursery:
         if self._task is not None:
             await asyncio.shield(self._task)
 
-    def tend(self, sources: Sequence[Source], field_id: int, metric: str, index_id: int, dim: int) -> None:
-        """Called after a search through an index: what it had to search exactly gets an interim one, if worth it."""
-        for source in sources:
-            if source.index(index_id) is None and source.interims.lags(field_id, metric, source.rows, dim):
-                self._wanted[source.interims, (field_id, metric)] = source
-        if self._wanted and (self._task is None or self._task.done()):
+    def tend(self, joints: Joints, key: Key, sources: Sequence[Source], plan: Plan) -> None:
+        """Called after a search by the plan: what has no interim index, or lags behind, gets a new one."""
+        if not plan.wanted:
+            return
+        self._wanted[joints, key] = [[sources[number] for number in members] for members in plan.wanted]
+        if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._work())
 
     async def _work(self) -> None:
         while self._wanted:
-            (interims, (field_id, metric)), source = self._wanted.popitem()
-            try:
-                ready = source.prepared(field_id, metric)
-                await asyncio.to_thread(interims.grow, field_id, metric, ready)
-            except Exception:
-                log.exception("interim index failed; these rows are searched exactly", rows=source.rows)
+            (joints, key), groups = self._wanted.popitem()
+            for sources in groups:
+                try:
+                    joints.add(key, await asyncio.to_thread(made, key, sources))
+                except Exception:
+                    rows = sum(source.rows for source in sources)
+                    log.exception("interim index failed; these rows are searched exactly", rows=rows)

@@ -46,10 +46,6 @@ class Source:
         """The vectors as exact search by the metric wants them."""
         return (self.unit_vectors if metric == "COSINE" else self.vectors)(field_id)
 
-    def interim(self, field_id: int, metric: str) -> VectorIndex | None:
-        """What stands in for an index that is not there yet."""
-        return self.interims.over(field_id, metric, self.rows, lambda: self.prepared(field_id, metric))
-
     @cached_property
     def alive_count(self) -> int:
         return self.rows if self.alive is None else int(np.count_nonzero(self.alive))

@@ -80,6 +80,6 @@ def last_of_each_key(keys: pa.Array[Any]) -> NDArray[np.int64]:
 
 
 def _find_numbers(column: NDArray[np.int64], keys: NDArray[np.int64]) -> NDArray[np.int64]:
-    at = np.searchsorted(column, keys)
+    at = column.searchsorted(keys)
     at[at == len(column)] = 0
     return np.where(column[at] == keys, at, -1)

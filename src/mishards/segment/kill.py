@@ -21,10 +21,11 @@ def killed(
     if not key_index.may_hold(*tombstones.key_range):
         return _NONE
     at = key_index.find(tombstones.keys)
-    found = np.flatnonzero(at >= 0)
+    found = (at >= 0).nonzero()[0]
     if len(found) == 0:
         return _NONE
     at, below, partitions = at[found], tombstones.below[found], tombstones.partitions[found]
     hit = (partitions == 0) | (partitions == partition_id)
     hit &= row_versions[at] < np.where(below == 0, version, np.minimum(below, version))
-    return np.unique(at[hit])
+    dead = at[hit]
+    return dead if len(dead) < 2 else np.unique(dead)

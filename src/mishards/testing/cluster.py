@@ -34,7 +34,7 @@ LIVELY = Settings(
     member_timeout_s=1.0,
     drain_s=1.0,
     writer=WriterSettings(lease_s=1.0, seal_files=4, seal_age_s=0.5),
-    builder=BuilderSettings(interval_s=0.1, merge_files=2, tombstones_max=50, threads=1, processes=0),
+    builder=BuilderSettings(interval_s=0.1, merge_files=2, tombstones_max=50, threads=1, processes=0, rest_values=1),
 )
 
 

@@ -30,6 +30,8 @@ from mishards.model import (
     FileKind,
     Member,
     NodeId,
+    Partition,
+    PartitionId,
     Version,
 )
 from mishards.ports import MetadataStore
@@ -244,6 +246,28 @@ class ChainSuite:
         assert head.version == 1
         assert await store.payloads([FileId(id) for id in (1, 2, 3, 4)]) == {1: b"payload 1"}
         assert [file.id for file in (await store.delta(CollectionId(1), Version(0))).added] == [1]
+
+    async def test_rows_of_a_dropped_partition_are_refused(self, store: MetadataStore, other: MetadataStore) -> None:
+        """Whoever checked them against an older definition is told: nobody would see them. Deletes, and rows that are
+        checked against nothing, pass; other changes of the definition are no reason."""
+        north, south = (Partition(PartitionId(id), f"p{id}", 1) for id in (7, 8))
+        checked = a_collection(partitions=(north, south))
+        await store.create_collection(checked)
+        rows = replace(a_file(1), partition_id=north.id)
+        fewer = replace(checked, partitions=(north,), updated_ts=checked.updated_ts + 1)
+        await other.replace_collection(checked, fewer)
+        await store.commit(a_commit("u1", rows, defined_ts=checked.updated_ts))
+
+        late = replace(a_file(2), partition_id=south.id)
+        stones = replace(a_file(3, FileKind.TOMBSTONES), partition_id=south.id)
+        error = await refused(
+            Kind.PARTITION_NOT_FOUND, store.commit(a_commit("u2", late, stones, defined_ts=checked.updated_ts))
+        )
+
+        assert error.detail == str(south.id)
+        assert [file.id for file in (await store.delta(CollectionId(1), Version(0))).added] == [rows.id]
+        await store.commit(a_commit("u3", stones, defined_ts=checked.updated_ts))
+        assert (await store.commit(a_commit("u4", late))).version == 3
 
     async def test_a_file_is_replaced_once(self, store: MetadataStore, other: MetadataStore) -> None:
         """Of layout commits with a common input one succeeds; the others conflict and list nothing (I12)."""

@@ -10,7 +10,9 @@ from typing import Any
 
 import msgspec
 
-from mishards.model import Delta, FileId, NodeId
+from mishards.model import Delta, FileId, NodeId, PartitionId
+
+ANY_PARTITION = PartitionId(0)  # of deletes
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True):

@@ -90,10 +90,14 @@ class Committer:
 
     async def commit(self, group: Sequence[PreparedWrite]) -> list[Outcome]:
         """One commit of all these writes to one collection; what became of each. One that was done already, by a
-        request whose answer was lost, gets that one's answer; one that was given up is refused."""
+        request whose answer was lost, gets that one's answer; one that was given up is refused, and one whose partition
+        was dropped meanwhile."""
         try:
             return [await self._commit(group)] * len(group)
         except MishardsError as error:
+            if error.kind is Kind.PARTITION_NOT_FOUND:
+                left = [write for write in group if not write.has_rows or str(write.partition_id) != error.detail]
+                return await self._commit_rest(group, left, lambda write, refusal=error: refusal)  # type: ignore[misc]
             if error.kind is not Kind.CONFLICT:
                 raise
         known = await self._publisher.outcomes([id for write in group for id in write.ids.values()])
@@ -101,8 +105,14 @@ class Committer:
             message = "the metadata service has forgotten why it refused a commit"
             raise MishardsError(Kind.METADATA_UNAVAILABLE, message, detail=UNDONE)
         left = [write for write in group if not known.keys() & set(write.ids.values())]
+        return await self._commit_rest(group, left, partial(_known_outcome, known))
+
+    async def _commit_rest(
+        self, group: Sequence[PreparedWrite], left: list[PreparedWrite], known: Callable[[PreparedWrite], Outcome]
+    ) -> list[Outcome]:
+        """Commits what is left of a group without the writes whose outcome is known."""
         again = iter(await self.commit(left)) if left else iter(())
-        return [next(again) if write in left else _known_outcome(write, known) for write in group]
+        return [next(again) if write in left else known(write) for write in group]
 
     async def _commit(self, group: Sequence[PreparedWrite]) -> WriteReply:
         collection_id = group[0].collection_id
@@ -129,6 +139,7 @@ class Committer:
             added=tuple(files),
             payloads=payloads,
             requests=tuple(id for write in group for id in write.ids.values()),
+            defined_ts=min(write.defined_ts for write in group),
         )
         commit = await self._publish(request, large, nonces, max(write.ends_s for write in group))
         for file in files:
@@ -177,7 +188,7 @@ class Committer:
             raise MishardsError(Kind.NOT_OWNER, f"another writer took over: {error.message}") from error
 
 
-def _known_outcome(write: PreparedWrite, known: Mapping[str, RequestOutcome]) -> Outcome:
+def _known_outcome(known: Mapping[str, RequestOutcome], write: PreparedWrite) -> Outcome:
     """Its parts were sent together, so all of them have one outcome."""
     outcomes = [known[id] for id in write.ids.values() if id in known]
     if len(outcomes) < len(write.ids) or not all(outcome.applied for outcome in outcomes):

@@ -24,12 +24,12 @@ from mishards.errors import collection_not_found
 from mishards.metadata.ids import IdBlocks
 from mishards.metadata.manifest import Manifest
 from mishards.metadata.mirror import Mirror
-from mishards.model import CollectionId, FileKind, NodeId
+from mishards.model import Collection, CollectionId, FileKind, NodeId
 from mishards.ports import MetadataStore, Storage
 from mishards.telemetry import catalogue as c
 from mishards.telemetry.metrics import Sample
 from mishards.wire.definitions import DefineReply, DefineRequest
-from mishards.wire.messages import FlushReply, FlushRequest, WriteReply, WriteRequest
+from mishards.wire.messages import ANY_PARTITION, FlushReply, FlushRequest, WriteReply, WriteRequest
 from mishards.writer.background import BackgroundSealing
 from mishards.writer.committing import Committer
 from mishards.writer.definitions import Definitions
@@ -201,7 +201,7 @@ class WriterNode:
         bytes = request_bytes(request)
         async with AsyncExitStack() as held:
             with self._groups.room(bytes, any(part.rows for part in request.shards)):
-                manifest = await self._known(CollectionId(request.collection_id))
+                manifest = await self._known(CollectionId(request.collection_id), request.partition_id)
                 write = await self._committer.off_loop(bytes, partial(prepare, request, manifest.collection, ends_s))
                 if not write.ops:
                     return WriteReply(manifest.version, manifest.ts)
@@ -215,10 +215,11 @@ class WriterNode:
             finally:
                 await self._committer.discard_stored(write)
 
-    async def _known(self, collection_id: CollectionId) -> Manifest:
-        """The collection, looked for once more in the metadata service when this process does not know it."""
+    async def _known(self, collection_id: CollectionId, partition_id: int = ANY_PARTITION) -> Manifest:
+        """The collection, looked for once more in the metadata service when this process does not know it, or not that
+        partition of it."""
         manifest = self._mirror.get(collection_id)
-        if manifest is None:
+        if manifest is None or not _has_partition(manifest.collection, partition_id):
             await self._mirror.refresh()
             manifest = self._mirror.get(collection_id)
         if manifest is None:
@@ -240,6 +241,10 @@ class WriterNode:
         failed = task.cancelled() or task.exception() is not None
         if failed and self._answers.get(key) is task:
             del self._answers[key]
+
+
+def _has_partition(collection: Collection, id: int) -> bool:
+    return id == ANY_PARTITION or any(partition.id == id for partition in collection.partitions)
 
 
 def _empty(directory: Path) -> None:

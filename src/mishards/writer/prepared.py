@@ -11,7 +11,7 @@ from mishards.schema.keys import physical_schema
 from mishards.segment.fresh import decode_rows, decode_tombstones
 from mishards.segment.keys import ascending
 from mishards.segment.resolve import WriteOp
-from mishards.wire.messages import ShardWrite, WriteRequest, request_part
+from mishards.wire.messages import ANY_PARTITION, ShardWrite, WriteRequest, request_part
 from mishards.writer.shard import Shard
 
 
@@ -38,6 +38,8 @@ class PreparedWrite:
     ids: dict[Shard, str] = field(default_factory=dict)
     objects: dict[Shard, memoryview] = field(default_factory=dict)
     stored: dict[Shard, StoredRows] = field(default_factory=dict)
+    partition_id: int = ANY_PARTITION  # of its rows ...
+    defined_ts: int = 0  # ... and `updated_ts` of the definition that has it
 
 
 def request_bytes(request: WriteRequest) -> int:
@@ -61,7 +63,17 @@ def prepare(request: WriteRequest, collection: Collection, ends_s: float) -> Pre
         if op.rows is not None and ascending(op.rows.column(pk))
     }
     ids = {shard: request_part(request.request_id, shard.number) for shard in ops}
-    return PreparedWrite(collection.id, ops, request_bytes(request), has_rows, ends_s, ids, objects)
+    return PreparedWrite(
+        collection.id,
+        ops,
+        request_bytes(request),
+        has_rows,
+        ends_s,
+        ids,
+        objects,
+        partition_id=request.partition_id,
+        defined_ts=collection.updated_ts,
+    )
 
 
 def _op(part: ShardWrite, request: WriteRequest, collection: Collection) -> WriteOp:

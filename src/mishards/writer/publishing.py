@@ -25,7 +25,9 @@ from mishards.writer.recent import Recent, uuid_again
 SEARCH_S_MAX = 5.0  # for the outcome of a lost commit; longer and its callers are told that it is unknown (P14)
 SEARCH_PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.8)  # before the n-th look; the last one repeats
 
-REFUSALS = frozenset({Kind.FENCED, Kind.CONFLICT, Kind.COLLECTION_NOT_FOUND})  # it did not happen, and never will
+REFUSALS = frozenset(  # it did not happen, and never will
+    {Kind.FENCED, Kind.CONFLICT, Kind.COLLECTION_NOT_FOUND, Kind.PARTITION_NOT_FOUND}
+)
 
 Announce = Callable[[Notice], None]
 
@@ -75,7 +77,7 @@ class Publisher:
                 if moved and _looked_at_versions(request):
                     self._give_up(request, "it deletes by a filter, up to a version that is another one now")
                     continue
-                again = replace(request, uuid=uuid_again(request.uuid))
+                again = replace(request, uuid=uuid_again(request.uuid), defined_ts=0)  # its deletes count in any case
                 try:
                     commit = await self._store.commit(again)
                 except MishardsError as error:

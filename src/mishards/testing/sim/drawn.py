@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from random import Random
+from typing import Any
+
+from msgspec.structs import replace
 
 from mishards.config import BuilderSettings, ProxySettings, ReaderSettings, Settings, WriterSettings
+from mishards.model import DataType, Field, FieldId, Schema
+from mishards.testing.sim.definitions import Template
+from mishards.wire import definitions as d
 
+BOUNDS_SHARE = 0.3  # of the runs
 BOUND_S = 2.0  # of Bounded: shorter than a run, so that it is felt
 
 
@@ -59,8 +66,45 @@ def drawn_settings(random: Random, pushes: bool) -> Settings:
             tombstones_max=random.choice((1, 5, 50)),
             threads=1,
             processes=0,
+            rest_values=1,
             task_lease_s=2.0,
             garbage_grace_s=(grace_s := random.choice((1.0, 5.0, 20.0))),
             orphan_quarantine_s=grace_s / 5,
         ),
+    )
+
+
+def drawn_bounds(random: Random, settings: WriterSettings) -> WriterSettings:
+    """In some runs shards are so small that writes meet their bounds (P15, I20)."""
+    if random.random() >= BOUNDS_SHARE:
+        return settings
+    return replace(
+        settings,
+        fresh_files_max=random.choice((1_000, 6)),
+        tombstones_max=random.choice((10_000, 120)),
+        segments_max=random.choice((1_000, 12)),
+    )
+
+
+def drawn_template(random: Random, name: str, defines: bool) -> Template:
+    """A collection. `defines`: partitions will come and go."""
+    named: dict[str, Any] = {"database": "default", "collection": name}
+    generated = random.random() < 0.2
+    return Template(
+        d.CreateCollection(**named, schema=schema(generated), shards=random.choice((1, 1, 2, 3))),
+        d.CreateIndex(**named, field="vector", name="", type=random.choice(("FLAT", "HNSW")), metric="L2"),
+        ("p", "q")[: random.choice((0, 0, 2)) or 2 * defines],
+        random.choice((1, 1, 2)),
+    )
+
+
+def schema(generated: bool) -> Schema:
+    """`generated`: the service makes the primary keys."""
+    return Schema(
+        fields=(
+            Field(id=FieldId(100), name="id", type=DataType.INT64, primary_key=True, auto_id=generated),
+            Field(id=FieldId(101), name="tag", type=DataType.INT64),
+            Field(id=FieldId(102), name="g", type=DataType.INT64),
+            Field(id=FieldId(103), name="vector", type=DataType.FLOAT_VECTOR, dim=2),
+        )
     )

@@ -14,6 +14,7 @@ Outcome = Literal["done", "lost", "unanswered", "torn"]
 NETWORK_S = 0.002
 REMOTE_S = 0.002  # of storage and the metadata service
 SLOW_S = 1.0
+SLOW_S_MAX = 3.0  # of what hangs longer the real clients say that it does not answer
 SHARES = (0.0, 0.0, 0.002, 0.01, 0.05)  # of the calls that go wrong in one way
 FORGETS_SHARE = 0.1  # of the runs
 KINDS = ("kill", "pause", "cut", "break", "leave", "join", "storage", "metadata", "cut off")
@@ -91,9 +92,9 @@ class Faults:
         if not self.active:
             return Fate(before_s, after_s)
         if random.random() < shares.slow:
-            before_s += random.expovariate(1 / SLOW_S)
+            before_s += min(random.expovariate(1 / SLOW_S), SLOW_S_MAX)
         if random.random() < shares.slow:
-            after_s += random.expovariate(1 / SLOW_S)
+            after_s += min(random.expovariate(1 / SLOW_S), SLOW_S_MAX)
         outcome: Outcome = "done"
         if random.random() < shares.lost:
             outcome = "lost"

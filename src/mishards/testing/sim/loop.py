@@ -105,6 +105,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         self.network: Any = None  # has `listen` and `connect`
         self.failures: list[str] = []  # exceptions that nobody caught
         self.turns = 0
+        self._went_on = 0  # the turn in which time last did
         self._now_s = START_S
         self._ready: list[Callback] = []
         self._timers: list[tuple[float, int, Callback]] = []
@@ -115,13 +116,8 @@ class SimLoop(asyncio.AbstractEventLoop):
         asyncio._set_running_loop(self)
         try:
             task = self.create_task(main)
-            spun = 0
             while not task.done():
-                before_s = self._now_s
                 self._turn()
-                spun = 0 if self._now_s > before_s else spun + 1
-                if spun > TURNS_AT_ONCE_MAX or self.turns > TURNS_MAX:
-                    raise SpinningError(f"{self.turns} turns, {spun} of them at {self._now_s:.3f} s")
             result: T = task.result()
             return result
         finally:
@@ -130,31 +126,41 @@ class SimLoop(asyncio.AbstractEventLoop):
     def _turn(self) -> None:
         """Run what is ready; without anything, time goes on to the next timer."""
         self.turns += 1
-        timers = self._timers
         if not self._ready:
-            while timers and timers[0][2].callback is None:
-                heapq.heappop(timers)
-            if not timers:
-                raise SpinningError("nothing will ever happen again")
-            self._now_s = max(self._now_s, timers[0][0])
+            self._go_on()
+        spun = self.turns - self._went_on
+        if spun > TURNS_AT_ONCE_MAX or self.turns > TURNS_MAX:
+            raise SpinningError(f"{self.turns} turns, {spun} of them at {self._now_s:.3f} s")
+        timers = self._timers
         while timers and timers[0][0] <= self._now_s:
             self._ready.append(heapq.heappop(timers)[2])
         batch, self._ready = self._ready, []
-        for each in batch if len(batch) == 1 else self._shuffled(batch):
-            if each.callback is None:
+        if len(batch) > 1:
+            batch = self._shuffled(batch)
+        for each in batch:
+            callback, process = each.callback, each.process
+            if callback is None:
                 continue
-            if each.process is None or each.process.state is State.RUNNING:
-                self._run_callback(each)
-            else:
-                each.process.keep(each)
+            if process is not None and process.state is not State.RUNNING:
+                process.keep(each)
+                continue
+            try:
+                each.context.run(callback, *each.arguments)
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:
+                self.call_exception_handler({"message": f"exception in {callback}", "exception": error})
 
-    def _run_callback(self, each: Callback) -> None:
-        try:
-            each.context.run(each.callback, *each.arguments)
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException as error:
-            self.call_exception_handler({"message": f"exception in {each.callback}", "exception": error})
+    def _go_on(self) -> None:
+        """To the time of the next timer."""
+        timers = self._timers
+        while timers and timers[0][2].callback is None:
+            heapq.heappop(timers)
+        if not timers:
+            raise SpinningError("nothing will ever happen again")
+        if timers[0][0] > self._now_s:
+            self._now_s = timers[0][0]
+            self._went_on = self.turns
 
     def _shuffled(self, batch: list[Callback]) -> list[Callback]:
         """Processes take their turns in any order; what one process does keeps its own."""

@@ -171,6 +171,13 @@ def _gaps_are_fine(original: Any) -> Any:
     return apply
 
 
+def _admits_all(original: Any) -> Any:
+    async def admit(self: Any, shards: Iterable[Any]) -> None:
+        """Everything passes."""
+
+    return admit
+
+
 def _half_a_store(original: Any) -> Any:
     """Only the first file of a commit must be in storage before it."""
 
@@ -212,7 +219,7 @@ MUTANTS: dict[str, Mutant] = {
         ("metadata.garbage:is_pinned", "testing.sim.plain_tables:is_pinned"),
         _nothing_is_pinned,
     ),
-    "mixed_layouts": Mutant("P7: one layout a shard", ("proxy.plan:in_plan",), _newest_fresh_rows),
+    "mixed_layouts": Mutant("P7: one layout a shard", ("proxy.plan:in_plan",), _newest_fresh_rows, 1),
     "own_version": Mutant(
         "P8: a reader answers at the version asked for",
         ("reader.hosted:Hosted.sources",),
@@ -229,12 +236,18 @@ MUTANTS: dict[str, Mutant] = {
         2,
     ),
     "lost_answer_is_failure": Mutant(
-        "P3: a lost answer to COMMIT is resolved first", ("writer.publishing:Publisher._commit",), _lost_is_failed, 10
+        "P3: a lost answer to COMMIT is resolved first", ("writer.publishing:Publisher._commit",), _lost_is_failed, 30
     ),
     "strong_from_cache": Mutant("P10: Strong asks", ("proxy.versions:Versions.suffices",), _strong_from_cache),
     "session_from_cache": Mutant("P10: Session waits", ("proxy.versions:Versions._is_behind",), _never_behind, 1),
     "bounded_without_bound": Mutant("P10: Bounded asks", ("proxy.versions:Versions._age_s",), _never_old, 60),
     "gaps_applied": Mutant("P9: a push after a gap is refused", ("metadata.mirror:Mirror.apply",), _gaps_are_fine, 3),
+    "no_back_pressure": Mutant("I20: full shards take no rows", ("writer.pressure:Pressure.admit",), _admits_all, 4),
+    "dropped_partition_written": Mutant(
+        "P3: rows of a dropped partition are not acknowledged",
+        ("metadata.chain:require_partitions", "testing.sim.plain_tables:require_partitions"),
+        _no_nonce_check,
+    ),
     "upload_failures_ignored": Mutant(
         "I3: files are complete before the commit",
         ("writer.committing:put_all", "writer.sealing:put_all"),

@@ -6,7 +6,7 @@ checked, from the contents of the files that they list, that they do not (I12).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -74,6 +74,7 @@ class History:
 
     def __init__(self, id: CollectionId) -> None:
         self.id = id
+        self.dropped = False
         self.folds: list[Fold] = [{}]  # by version
         self.commits: list[Commit] = []  # of version n at n - 1
         self.times_s: list[float] = [0.0]  # when each version came to be
@@ -81,6 +82,7 @@ class History:
         self.removed: dict[FileId, tuple[File, int]] = {}  # the others, and the versions that removed them
         self.listed: dict[str, int] = {}  # paths of all files ever listed, and the version that first did
         self.written: dict[int, list[int]] = {}  # the versions whose commits carry a row of that tag
+        self.partitions: dict[int, int] = {}  # that rows were written to, by tag
         self.touched: list[set[int]] = [set()]  # by version: the keys of the rows and tombstones of its commit
         self.pins: dict[str, int] = {}  # the versions of snapshots that were acknowledged, by name
         self.layouts: dict[str, int] = {}  # how many layout commits of each kind
@@ -138,12 +140,21 @@ class History:
 class Oracle:
     """Follows all collections. `objects`: what lies in storage; `torn`: paths whose content is not complete."""
 
-    def __init__(self, objects: dict[str, bytes], torn: set[str], scratch: Path, now_s: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        objects: dict[str, bytes],
+        torn: set[str],
+        scratch: Path,
+        now_s: Callable[[], float],
+        partitions: Callable[[CollectionId], Collection[int]],
+    ) -> None:
+        """`partitions`: those of a collection that are defined now."""
         self.histories: dict[CollectionId, History] = {}
         self._objects = objects
         self._torn = torn
         self._scratch = scratch
         self._now_s = now_s
+        self._partitions = partitions
         self._contents: dict[FileId, list[Placed] | Tombstones] = {}
 
     def history_of(self, id: CollectionId) -> History:
@@ -152,6 +163,8 @@ class Oracle:
     def on_commit(self, request: CommitRequest, commit: Commit) -> None:
         history = self.history_of(request.collection_id)
         last = history.commits[-1] if history.commits else None
+        if history.dropped:
+            raise ViolationError("dropped", f"version {commit.version} of collection {history.id}, which is dropped")
         if commit.version != history.version + 1 or commit.previous != (last.uuid if last else ""):
             raise ViolationError("I2", f"commit {commit.version} after {last}: {commit}")
         if last is not None and commit.ts <= last.ts:
@@ -235,6 +248,7 @@ class Oracle:
                         raise ViolationError("I6", f"key {placed.key} has two rows at version {commit.version}")
                     after[placed.key] = placed.row
                     history.written.setdefault(placed.row.tag, []).append(commit.version)
+                    history.partitions[placed.row.tag] = placed.row.partition
         return after
 
     def _keys(self, request: CommitRequest) -> set[int]:
@@ -247,6 +261,7 @@ class Oracle:
     def _check_layout(self, history: History, request: CommitRequest) -> None:
         kinds = "+".join(sorted({file.kind.name for file in request.added})) or "drop"
         history.layouts[kinds] = history.layouts.get(kinds, 0) + 1
+        defined = self._partitions(history.id)  # of the others rows may be left, for a while
         found: Fold = {}
         kills: dict[tuple[int, int], list[Kill]] = {}  # by shard and key
         for file in history.files.values():
@@ -259,20 +274,25 @@ class Oracle:
             if isinstance(content, Tombstones):
                 continue
             for key, version, row in content:
+                if row.partition not in defined:
+                    continue
                 if any(kill.reaches(version, row) for kill in kills.get((file.shard, key), ())):
                     continue
                 if key in found:
                     raise ViolationError("I12", f"key {key} is live twice after version {history.version}")
                 found[key] = row
-        if found != history.folds[-1]:
+        expected = {key: row for key, row in history.folds[-1].items() if row.partition in defined}
+        if found != expected:
             raise ViolationError(
-                "I12", f"layout commit {history.version} changed the rows: {difference(found, history.folds[-1])}"
+                "I12", f"layout commit {history.version} changed the rows: {difference(found, expected)}"
             )
 
     def needed_paths(self) -> set[str]:
         """Of live files, and of those that snapshots hold."""
         needed: set[str] = set()
         for history in self.histories.values():
+            if history.dropped:
+                continue
             for version in {history.version, *history.pins.values()}:
                 needed |= history.paths_at(version)
         return needed

@@ -107,6 +107,7 @@ class PlainStore(PlainGarbage):
             rules.hold_leases(tables, request.leases)
             rules.record_requests(tables, request.requests, id, uuid, self._now_ms())
             entry = tables.live(id)
+            rules.check_partitions(request, entry)
             if request.follows and (id, request.follows) not in tables.commits:
                 message = f"commit {request.follows} of collection {id} is lost"
                 raise MishardsError(Kind.CONFLICT, message, detail=FORKED)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from msgspec.structs import replace
 
 from mishards.errors import Kind, MishardsError, collection_not_found
-from mishards.metadata.chain import outdated
+from mishards.metadata.chain import outdated, require_partitions
 from mishards.metadata.definitions import Name, name_taken, names_of
 from mishards.metadata.folders import folder_closed
 from mishards.metadata.pins import EXPIRY_MARGIN_S
@@ -169,6 +169,12 @@ def record_requests(tables: Tables, ids: Sequence[str], collection_id: Collectio
         raise MishardsError(Kind.CONFLICT, "a request of this commit has taken effect or was given up already")
     for id in ids:
         tables.requests[id] = Recorded(collection_id, uuid, now_ms)
+
+
+def check_partitions(request: CommitRequest, entry: Entry) -> None:
+    """PARTITION_NOT_FOUND if that of some rows was dropped since they were checked."""
+    if request.defined_ts not in (0, entry.collection.updated_ts):
+        require_partitions(request, entry.collection)
 
 
 def check_made_of(tables: Tables, request: CommitRequest, entry: Entry) -> None:

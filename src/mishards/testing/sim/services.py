@@ -20,6 +20,8 @@ from mishards.testing.sim.loop import PROCESS, WORLD, Process, SimLoop
 OUTAGE_ANSWER_S = 0.05  # a service that is down refuses ...
 CUT_OFF_ANSWER_S = 1.0  # ... a way that is cut lets the caller wait
 
+DEFINING = frozenset({"create_collection", "replace_collections", "drop_collection"})  # methods of the store
+
 Trace = Callable[[str], None]
 
 
@@ -105,7 +107,7 @@ class Service:
     ) -> None:
         context = WORLD if process is None else process.context
         if process is not None and isinstance(error, MishardsError) and error.kind is self._kind:
-            self.failed_s[process.name] = self.loop.time() + delay_s
+            self.failed_s[process.name] = max(self.failed_s.get(process.name, 0.0), self.loop.time() + delay_s)
         self.loop.call_later(delay_s, _settle, answer, result, error, context=context)
 
 
@@ -186,11 +188,19 @@ class SimStorage:
 class SimStore:
     """`ports.MetadataStore`: the one there is, reached over the simulated way."""
 
-    def __init__(self, inner: Any, service: Service, on_commit: Callable[[CommitRequest, Commit], None]) -> None:
-        """`on_commit` is told of each commit when it happens, before anybody else can see it."""
+    def __init__(
+        self,
+        inner: Any,
+        service: Service,
+        on_commit: Callable[[CommitRequest, Commit], None],
+        on_define: Callable[[str, tuple[Any, ...]], None],
+    ) -> None:
+        """`on_commit` is told of each commit when it happens, before anybody else can see it; `on_define` of each call
+        that changes a definition."""
         self._inner = inner
         self._service = service
         self._on_commit = on_commit
+        self._on_define = on_define
 
     async def open(self) -> None:
         """The world has opened it."""
@@ -207,8 +217,12 @@ class SimStore:
         committed: Commit = await self._service.call(f"commit {request.uuid[:6]}", commit)
         return committed
 
+    async def _define(self, name: str, *arguments: Any) -> None:
+        await getattr(self._inner, name)(*arguments)
+        self._on_define(name, arguments)
+
     def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
-        work = getattr(self._inner, name)
+        work = partial(self._define, name) if name in DEFINING else getattr(self._inner, name)
 
         async def call(*arguments: Any, **options: Any) -> Any:
             return await self._service.call(name, partial(work, *arguments, **options))

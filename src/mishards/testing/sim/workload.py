@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from mishards.errors import Kind, MishardsError
-from mishards.model import Consistency, DataType, Field, FieldId, Schema
+from mishards.model import Consistency
 from mishards.proxy.requests import DeleteRequest, QueryRequest, RowsRequest, SearchRequest
+from mishards.proxy.writing import PARTLY
 from mishards.schema.columns import Column
 from mishards.testing.sim.answers import Asked, Session, check_count, check_query, check_search
 from mishards.testing.sim.loop import START_S
 from mishards.testing.sim.node import LostError, Node
+from mishards.wire.definitions import AnyDefinition
 
 if TYPE_CHECKING:
     from mishards.testing.sim.world import World
@@ -30,6 +32,7 @@ ALL = 1_000  # k of a census
 TIMEOUT_S = 6.0
 PATIENCE_S = 8.0
 FLUSH_S_MAX = 15.0
+DEFINE_S_MAX = 15.0
 SNAPSHOTS_MAX = 2  # of a collection
 SPECIALISED_SHARE = 0.4  # of the clients
 
@@ -37,19 +40,17 @@ LEVELS = (Consistency.STRONG, Consistency.SESSION, Consistency.BOUNDED, Consiste
 
 # It did not happen and never will; everything else leaves it open.
 DEFINITE = frozenset({Kind.PARAMETER_INVALID, Kind.SCHEMA_MISMATCH, Kind.PARTITION_NOT_FOUND})
-NEVER = frozenset({Kind.INTERNAL, Kind.COLLECTION_NOT_FOUND, Kind.COLLECTION_NOT_LOADED})  # of what is there
-
-
-def schema(generated: bool) -> Schema:
-    """`generated`: the service makes the primary keys."""
-    return Schema(
-        fields=(
-            Field(id=FieldId(100), name="id", type=DataType.INT64, primary_key=True, auto_id=generated),
-            Field(id=FieldId(101), name="tag", type=DataType.INT64),
-            Field(id=FieldId(102), name="g", type=DataType.INT64),
-            Field(id=FieldId(103), name="vector", type=DataType.FLOAT_VECTOR, dim=2),
-        )
-    )
+NEVER = frozenset(  # of what is there
+    {
+        Kind.INTERNAL,
+        Kind.COLLECTION_NOT_FOUND,
+        Kind.COLLECTION_NOT_LOADED,
+        Kind.PARTITION_NOT_FOUND,
+        Kind.PARTITION_NOT_LOADED,
+        Kind.INDEX_NOT_FOUND,
+    }
+)
+BROKEN_SHARE = 0.5  # of the changes to a collection that is not whole
 
 
 def vector_of(tag: int) -> tuple[float, float]:
@@ -66,6 +67,7 @@ class Client:
     def __init__(self, world: World, number: int, random: Random) -> None:
         self.name = f"client-{number}"
         self.session = Session()
+        self._about = ("", "")  # the collection and the partition of the request under way
         self._levels: tuple[Consistency, ...] = LEVELS
         self._asks: int | None = None  # always the same proxy, by its number
         self._world = world
@@ -73,7 +75,8 @@ class Client:
 
     def everything(self) -> dict[Ask, int]:
         """What it may ask for, and how often."""
-        return {
+        defining: dict[Ask, int] = {self.define: 5} if self._world.defines else {}
+        return defining | {
             self.upsert: 8,
             self.search: 8,
             self.query: 2,
@@ -112,14 +115,16 @@ class Client:
         try:
             outcome = await what(node)
         except LostError as error:
-            if error.silent and what != self.flush:  # which may take minutes
+            if error.silent and what not in (self.flush, self.define):  # which may take minutes
                 world.violated("deadline", f"{kind} at {node.name} since {began_s - START_S:.3f}: {error}")
             world.count(f"{kind}: lost")
             world.note(f"{self.name} {kind} at {node.name} since {began_s - START_S:.3f}: {error}")
             return False
         except MishardsError as error:
-            if error.kind in NEVER:
+            if error.kind in NEVER and not world.excused(error.kind, *self._about, began_s, node.name):
                 world.violated(error.kind.name, f"{kind} at {node.name} since {began_s - START_S:.3f}: {error.message}")
+            if error.kind is Kind.RATE_LIMIT and what in (self.delete, self.delete_where):
+                world.violated("P15", f"{kind} at {node.name} is refused: {error.message}")
             world.count(f"{kind}: {error.kind.name}")
             world.note(f"{self.name} {kind} at {node.name} since {began_s - START_S:.3f}: {error!r}")
             return False
@@ -133,14 +138,43 @@ class Client:
             return None
         return self._random.choice(proxies) if self._asks is None else proxies[self._asks % len(proxies)]
 
+    def _choose(self) -> str:
+        """A collection to ask about."""
+        name = self._random.choice(self._world.names)
+        self._about = (name, "")
+        return name
+
+    # ----------------------------------------------------------------------------------------------------- definitions
+
+    async def define(self, node: Node) -> str:
+        """Takes something away, or puts back what is missing, step by step; only that at the end."""
+        name, world, random = self._choose(), self._world, self._random
+        if not world.busy:
+            return "; ".join([await self._mend(each, node) for each in world.names])
+        template, collection = world.templates[name], world.definitions.of(name)
+        missing = template.missing(collection)
+        if collection is None or (missing is not None and random.random() >= BROKEN_SHARE):
+            return await self._mend(name, node)
+        return await self._define(template.broken(collection, random.choice), node)
+
+    async def _mend(self, name: str, node: Node) -> str:
+        world, done = self._world, []
+        while (missing := world.templates[name].missing(world.definitions.of(name))) is not None:
+            done.append(await self._define(missing, node))
+        return f"{name} is whole after {', '.join(done) or 'nothing'}"
+
+    async def _define(self, definition: AnyDefinition, node: Node) -> str:
+        await node.call(lambda: node.server.proxy.define(definition), DEFINE_S_MAX)
+        return type(definition).__name__
+
     # ---------------------------------------------------------------------------------------------------------- writes
 
     async def upsert(self, node: Node) -> str:
         """With generated keys, an upsert names the rows to replace; the new ones get other keys."""
         random, world = self._random, self._world
-        name = random.choice(world.names)
+        name = self._choose()
         kind: Literal["insert", "upsert"] = random.choice(("insert", "upsert"))
-        generated = name in world.generated
+        generated = world.templates[name].generated
         count = random.choice((1, 1, 2, 3, 6))
         keys = self._keys(name, count)
         tags = [world.new_tag() for _ in range(len(keys) or count)]
@@ -153,7 +187,8 @@ class Client:
             columns["id"] = Column(np.array(keys, np.int64))
         elif generated:
             kind = "insert"
-        partition = random.choice(list(world.partitions[name]))
+        partition = random.choice(world.templates[name].all_partitions)
+        self._about = (name, partition)
         request = RowsRequest(
             kind=kind, collection=name, columns=columns, rows=len(tags), partition=partition, timeout_s=TIMEOUT_S
         )
@@ -161,7 +196,7 @@ class Client:
         try:
             mutation = await node.call(lambda: node.server.proxy.write(request), PATIENCE_S)
         except MishardsError as error:
-            written.refused = error.kind in DEFINITE
+            written.refused = error.kind in DEFINITE and error.detail != PARTLY
             raise
         written.acknowledged(world.loop.time(), mutation.ts, [int(key) for key in mutation.keys])
         self._wrote(name, mutation.ts)
@@ -169,40 +204,41 @@ class Client:
 
     def _keys(self, name: str, count: int) -> list[int]:
         """Some that may be there."""
-        if name not in self._world.generated:
+        if not self._world.templates[name].generated:
             return self._random.sample(range(KEYS), count)
         known = sorted(self._world.history(name).folds[-1])
         return self._random.sample(known, min(count, len(known)))
 
     async def delete(self, node: Node) -> str:
-        name = self._random.choice(self._world.names)
+        name = self._choose()
         keys = self._keys(name, self._random.choice((1, 2, 4))) or [1]
         return await self._delete(node, name, f"id in {keys}", keys)
 
     async def delete_where(self, node: Node) -> str:
-        name = self._random.choice(self._world.names)
+        name = self._choose()
         return await self._delete(node, name, f"g == {self._random.randrange(GROUPS)}", [])
 
     async def _delete(self, node: Node, name: str, expression: str, keys: list[int]) -> str:
         world = self._world
-        partition = self._random.choice(("", "", *world.partitions[name]))
+        partition = self._random.choice(("", "", *world.templates[name].all_partitions))
+        self._about = (name, partition)
         request = DeleteRequest(collection=name, filter=expression, partition=partition, timeout_s=TIMEOUT_S)
         history = world.history(name)
         began, began_s = history.version, world.loop.time()
         mutation = await node.call(lambda: node.server.proxy.delete(request), PATIENCE_S)
         self._wrote(name, mutation.ts)
-        if history.fell_back_s < began_s:
+        if history.fell_back_s < began_s and not world.definitions.changed_since(name, began_s):
             world.check_delete(name, partition, keys, expression, began, mutation)
         return f"{name}/{partition} {expression}: {mutation.count} at {self._version(name, mutation.ts)}"
 
     async def flush(self, node: Node) -> str:
-        name = self._random.choice(self._world.names)
+        name = self._choose()
         await node.call(lambda: node.server.proxy.flush("default", [name]), FLUSH_S_MAX)
         return name
 
     async def snapshot(self, node: Node) -> str:
         """Of several that are there, the oldest goes (P13)."""
-        name = self._random.choice(self._world.names)
+        name = self._choose()
         history = self._world.history(name)
         if len(history.pins) >= SNAPSHOTS_MAX:
             oldest = next(iter(history.pins))
@@ -212,8 +248,10 @@ class Client:
         called = f"s{self._world.new_tag()}"
         began_s = self._world.loop.time()
         pin = await node.call(lambda: node.server.proxy.snapshots.create("default", name, called, ""), PATIENCE_S)
-        if history.fell_back_s < began_s:
+        history = self._world.oracle.history_of(pin.collection_id)
+        if history.fell_back_s < began_s and not history.dropped:
             history.pins[called] = pin.version
+            self._world.pinned[pin.collection_id, called] = pin.definition
         return f"{name}@{called} at {pin.version}"
 
     # ----------------------------------------------------------------------------------------------------------- reads
@@ -225,7 +263,10 @@ class Client:
         if not pins:
             return "none is there"
         called = self._random.choice(list(pins))
-        asked.level, asked.guarantee_ts, asked.oldest, asked.newest = LEVELS[-1], 1, pins[called], pins[called]
+        asked.level, asked.guarantee_ts = LEVELS[-1], 1
+        partitions = self._world.pinned[asked.id, called].partitions
+        readable = frozenset(each.id for each in partitions if asked.partition in ("", each.name))
+        asked.pinned = (pins[called], readable)
         reading = {**self._reading(asked), "collection": f"{asked.name}@{called}"}
         request = QueryRequest(**reading, output=("id", "tag", "g"), limit=ALL)
         try:
@@ -233,9 +274,11 @@ class Client:
         except MishardsError as error:
             if error.kind is Kind.COLLECTION_NOT_FOUND and called not in pins:
                 return f"{called} was dropped meanwhile"
+            if error.kind is Kind.PARTITION_NOT_FOUND and not readable:
+                return f"{called} is older than {asked.partition}"
             raise
         check_query(self._world, asked, result)
-        return f"{asked.name}@{called}: {result.count} rows at {asked.newest}"
+        return f"{asked.name}@{called}: {result.count} rows at {pins.get(called)}"
 
     async def search(self, node: Node) -> str:
         random = self._random
@@ -267,11 +310,12 @@ class Client:
 
     def _asked(self, node: Node, filtered_share: float) -> Asked:
         random = self._random
-        name, level = random.choice(self._world.names), random.choice(self._levels)
+        name, level = self._choose(), random.choice(self._levels)
         asked = Asked.now(self._world, node, self.session, name, level)
         if random.random() < filtered_share:
             asked.group = random.randrange(GROUPS)
-        asked.partition = random.choice(("", "", "", *self._world.partitions[name]))
+        asked.partition = random.choice(("", "", "", *self._world.templates[name].all_partitions))
+        self._about = (name, asked.partition)
         return asked
 
     def _reading(self, asked: Asked) -> dict[str, Any]:

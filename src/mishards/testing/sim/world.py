@@ -18,12 +18,14 @@ from structlog import DropEvent
 from structlog.typing import EventDict
 
 from mishards.errors import Kind, MishardsError, SetupError
-from mishards.model import CollectionId, Commit
+from mishards.model import Collection, CollectionId, Commit
 from mishards.ports import CommitRequest
 from mishards.proxy.requests import Mutation
+from mishards.testing.sim.bounds import Bounds
 from mishards.testing.sim.clocks import SimClock, database_ms
 from mishards.testing.sim.database import Database, StoreName, the_workplace
-from mishards.testing.sim.drawn import drawn_nodes, drawn_settings
+from mishards.testing.sim.definitions import Definitions, Template, told
+from mishards.testing.sim.drawn import drawn_bounds, drawn_nodes, drawn_settings, drawn_template
 from mishards.testing.sim.faults import Faults
 from mishards.testing.sim.forgetting import Forgetting
 from mishards.testing.sim.loop import START_S, Process, SimLoop, State
@@ -31,11 +33,11 @@ from mishards.testing.sim.network import Network
 from mishards.testing.sim.node import LostError, Node, SimServer
 from mishards.testing.sim.oracle import History, Oracle, ViolationError
 from mishards.testing.sim.services import Service, SimStorage, SimStore
-from mishards.testing.sim.workload import Client, schema
-from mishards.wire import definitions as d
+from mishards.testing.sim.workload import Client
 
 START_S_MAX = 30.0  # of a process
 PEACE_S = 1.0
+DEFINES_SHARE = 0.3  # of the runs: definitions change under load
 HEALED_S_MAX = 60.0
 COLLECTED_EVERY = 10  # seeds: it takes a while
 COLLECTED_S_MAX = 200.0  # mirrors remember what was removed for 120 s, and so long nodes need it
@@ -48,7 +50,8 @@ class Written:
 
     name: str
     tags: list[int]
-    began: int  # version
+    id: CollectionId  # what had the name then
+    began: int  # version of it
     keys: list[int] = field(default_factory=list)  # of an acknowledged one
     told_s: float | None = None
     refused: bool = False
@@ -81,9 +84,11 @@ class World:
         self.storage = SimStorage(self.objects, self._on_delete)
         self.nodes: dict[str, Node] = {}
         self.names: list[str] = []  # of collections
-        self.shards: dict[str, int] = {}
-        self.partitions: dict[str, dict[str, int]] = {}
-        self.generated: set[str] = set()  # those that make their keys
+        self.templates: dict[str, Template] = {}
+        self.definitions = Definitions(self.loop.time)
+        self.defines = Random(seed + 3).random() < DEFINES_SHARE and not self.faults.forgets
+        self.pinned: dict[tuple[CollectionId, str], Collection] = {}  # what snapshots have of definitions
+        self.ready_s = 0.0  # when all was set up
         self.busy = False
         self.think_s = self.random.choice((0.05, 0.1, 0.3))
         self.violations: list[str] = []
@@ -100,6 +105,9 @@ class World:
         self.reported: set[str] = set()  # uuids in what was logged as critical
         self.committed_by: dict[str, Node] = {}  # commits by uuid
         self.settings = drawn_settings(self.random, pushes=not self.faults.loses_every_push)
+        self.settings = replace(self.settings, writer=drawn_bounds(Random(seed + 4), self.settings.writer))
+        self.bounds: dict[CollectionId, Bounds] = {}
+        self.asked_s: dict[int, float] = {}  # when rows were asked to be written, by tag
         self.database: Database
         self.oracle: Oracle
 
@@ -123,14 +131,23 @@ class World:
         raise DropEvent
 
     def history(self, name: str) -> History:
+        """Of what has the name, or had it last."""
         return self.oracle.history_of(self.ids[name])
+
+    def excused(self, kind: Kind, name: str, partition: str, began_s: float, proxy: str) -> bool:
+        """Whether a refusal tells of what was so at some time since then, or, if the metadata service did not answer
+        the proxy, of what it last knew."""
+        lately = self.defines and self.metadata.failed_s.get(proxy, 0.0) >= began_s
+        return self.definitions.excuse(kind, name, partition, self.ready_s if lately else began_s)
 
     def new_tag(self) -> int:
         self._tag += 1
         return self._tag
 
     def begin_write(self, name: str, tags: list[int]) -> Written:
-        written = Written(name, tags, self.history(name).version, began_s=self.loop.time())
+        history = self.history(name)
+        self.asked_s |= dict.fromkeys(tags, self.loop.time())
+        written = Written(name, tags, history.id, history.version, began_s=self.loop.time())
         self.writes.append(written)
         return written
 
@@ -146,9 +163,9 @@ class World:
             if not any(key in history.touched[version] for version in range(began + 1, end + 1)):
                 self.violated("P3", f"delete of key {key} after version {began} acknowledged at {end} is in no commit")
         if not keys:
-            group, where = int(expression.split("==")[1]), self.partitions[name].get(partition)
+            group, readable = int(expression.split("==")[1]), self.definitions.readable(name, partition)
             for key, row in history.folds[began].items():
-                if row.group == group and where in (None, row.partition) and history.folds[end].get(key) == row:
+                if row.group == group and row.partition in readable and history.folds[end].get(key) == row:
                     self.violated("I11", f"{expression} left {key}: {row}, there from version {began} to {end}")
 
     # --------------------------------------------------------------------------------------------------------- the run
@@ -156,9 +173,12 @@ class World:
     async def run(self, chaos: Callable[[World], Awaitable[None]]) -> None:
         self.database = await the_workplace().open_database(self.store, lambda: database_ms(self.loop))
         folder = the_workplace().empty_folder()
-        self.oracle = Oracle(self.storage.objects, self.storage.torn, folder, self.loop.time)
+        self.oracle = Oracle(
+            self.storage.objects, self.storage.torn, folder, self.loop.time, self.definitions.partitions
+        )
         self.settings = replace(self.settings, data=str(folder))
         await self._set_up()
+        self.ready_s = self.loop.time()
         self.note(f"seed {self.seed}: {self.faults.describe()}; {sorted(self.nodes)}; think {self.think_s} s")
         self.busy = self.faults.active = True
         self.clients = [
@@ -186,24 +206,9 @@ class World:
             await self._create(proxy, name)
 
     async def _create(self, proxy: Node, name: str) -> None:
-        random = self.random
-        named: dict[str, Any] = {"database": "default", "collection": name}
-        generated = random.random() < 0.2
-        self.shards[name] = random.choice((1, 1, 2, 3))
-        definitions: list[d.AnyDefinition] = [
-            d.CreateCollection(**named, schema=schema(generated), shards=self.shards[name]),
-            d.CreateIndex(**named, field="vector", name="", type=random.choice(("FLAT", "HNSW")), metric="L2"),
-            *(d.CreatePartition(**named, partition=partition) for partition in ("p", "q")[: random.choice((0, 0, 2))]),
-            d.LoadCollection(**named, replicas=random.choice((1, 1, 2))),
-        ]
-        collection = None
-        for definition in definitions:
-            collection = await proxy.call(partial(proxy.server.proxy.define, definition), START_S_MAX)
-        assert collection is not None
-        self.ids[name] = collection.id
-        self.partitions[name] = {partition.name: partition.id for partition in collection.partitions}
-        if generated:
-            self.generated.add(name)
+        template = self.templates[name] = drawn_template(self.random, name, self.defines)
+        while (missing := template.missing(self.definitions.of(name))) is not None:
+            await proxy.call(partial(proxy.server.proxy.define, missing), START_S_MAX)
         self.names.append(name)
 
     def new_name(self, roles: str) -> str:
@@ -214,7 +219,9 @@ class World:
         process = Process(name, self.loop)
         process.skew_ms = self.random.choice((0, 0, 60_000, -3_600_000))
         clock = SimClock(self.loop, process, Random(self.random.random()))
-        store: Any = SimStore(self.database.store, self.metadata, lambda *done: self._on_commit(node, *done))
+        store: Any = SimStore(
+            self.database.store, self.metadata, lambda *done: self._on_commit(node, *done), self._on_define
+        )
         settings = replace(self.settings, roles=roles, node_id=name)
         server = SimServer(settings, clock, store, self.storage, self.faults)
         node = Node(self.loop, process, server)
@@ -244,12 +251,38 @@ class World:
         for name, nonce in request.leases:
             if nonces.get(name) != nonce:
                 self.violated("I1", f"version {commit.version} was committed without lease {name}")
+        history = self.oracle.history_of(commit.collection_id)
+        partitions = self.definitions.partitions(history.id)
+        bounds = self.bounds.setdefault(history.id, Bounds(history, self.settings.writer))
+        full = bounds.before(node, request, partitions)
         try:
             self.oracle.on_commit(request, commit)
         except ViolationError as error:
             self.violated(error.invariant, str(error))
-        name = next(name for name, id in self.ids.items() if id == commit.collection_id)
+        if full:
+            tags = [tag for tag, versions in history.written.items() if commit.version in versions]
+            asked_s = min((self.asked_s[tag] for tag in tags), default=0.0)
+            for shard in (each for each in full if each.known_s < asked_s):
+                self.violated("I20", f"{shard} takes rows that were asked for at {asked_s - START_S:.3f}")
+        bounds.after(node, request, partitions, self.loop.time())
+        name = self.definitions.defined[commit.collection_id].now.name
         self.note(f"commit {commit.kind} {name} version {commit.version} +{len(request.added)} -{len(request.removed)}")
+
+    def _on_define(self, call: str, arguments: tuple[Any, ...]) -> None:
+        definitions = self.definitions
+        match call:
+            case "create_collection":
+                definitions.on_create(arguments[0])
+                self.ids[arguments[0].name] = arguments[0].id
+                self.note(f"defined: {told(arguments[0])}")
+            case "drop_collection" if definitions.on_drop(arguments[0]):
+                history = self.oracle.history_of(arguments[0])
+                history.dropped = True
+                history.pins.clear()
+                self.note(f"dropped: {told(definitions.defined[arguments[0]].now)}")
+            case "replace_collections":
+                definitions.on_replace(arguments[0])
+                self.note(f"defined: {told(arguments[0][-1][1])}")
 
     def _on_delete(self, path: str) -> None:
         if path in self.oracle.needed_paths():
@@ -310,21 +343,33 @@ class World:
             self.violated("exception", failure)
 
     def _check_write(self, written: Written) -> None:
-        history = self.history(written.name)
-        committed = {tag: history.written.get(tag, []) for tag in written.tags}
+        named = [self.oracle.history_of(id) for id, _ in self.definitions.named(written.name)]
+        committed = {
+            tag: [(history.id, version) for history in named for version in history.written.get(tag, [])]
+            for tag in written.tags
+        }
         for tag, versions in committed.items():
             if len(versions) > 1:
                 self.violated("once", f"row {tag} was committed at {versions}")
             if versions and written.refused:
                 self.violated("refused", f"row {tag} was refused and committed at {versions}")
-        if self.shards[written.name] == 1 and len({tuple(versions) for versions in committed.values() if versions}) > 1:
+        shards = self.templates[written.name].creation.shards
+        if shards == 1 and len({tuple(versions) for versions in committed.values() if versions}) > 1:
             self.violated("I10", f"the rows of one write were committed at {committed}")
-        if written.told_s is None or written.began_s <= history.fell_back_s:
+        if written.told_s is None or written.began_s <= named[0].fell_back_s:
             return  # what was acknowledged and then forgotten: see `_check_put_back`
-        end = history.version_of_ts(written.ts)
-        if end is None:
-            self.violated("P3", f"write of {written.tags} acknowledged at a timestamp of no version")
-            return
-        for key, tag in written.rows().items():
-            if not any(key in history.touched[version] for version in range(written.began + 1, end + 1)):
-                self.violated("lost", f"row {tag} of key {key}, acknowledged at {end}, is in no commit")
+        for history in named:
+            there = self.definitions.defined[history.id].during(written.began_s, written.told_s)
+            if there and self._is_in(written, history):
+                partitions = {history.partitions.get(tag) for tag in written.tags} - {None}
+                if not any(partitions <= {each.id for each in state.collection.partitions} for state in there):
+                    self.violated("dropped", f"rows {written.rows()} were acknowledged in partitions that were dropped")
+                return
+        self.violated("lost", f"rows {written.rows()}, acknowledged at timestamp {written.ts}, are not all there")
+
+    def _is_in(self, written: Written, history: History) -> bool:
+        """Whether an acknowledged write is in that collection."""
+        began, end = written.began if history.id == written.id else 0, history.version_of_ts(written.ts)
+        return end is not None and all(
+            any(key in history.touched[version] for version in range(began + 1, end + 1)) for key in written.keys
+        )
