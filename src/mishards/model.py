@@ -239,6 +239,7 @@ class Delta(msgspec.Struct, frozen=True, kw_only=True):
     ts: int  # of the commit `version`
     head: str  # uuid of the commit `version`
     previous: str = ""  # uuid of the commit `after`; "" where it is not known
+    heads: dict[Version, str] = {}  # uuids of the newest commits in the range, in order; a push need not carry any
     added: tuple[File, ...] = ()
     removed: dict[FileId, Version] = {}
     payloads: dict[FileId, bytes] = {}  # inline ones a push carries along

@@ -59,11 +59,12 @@ async def test_a_commit_that_was_put_back_is_not_the_one_it_was(mirror: Mirror, 
 
 
 async def test_the_service_tells_of_commits_that_were_jumped_over(mirror: Mirror, door: Door) -> None:
-    """After a poll that brings several commits only the last one's uuid is known; each may be asked for."""
-    await door.store.commit(a_commit("u2", a_file(3)))
-    await door.store.commit(a_commit("u3", a_file(4)))
+    """A poll that brings many commits tells the uuids of the newest; each of the others may be asked for."""
+    for number in range(2, 4 + HEADS_MAX):
+        await door.store.commit(a_commit(f"u{number}"))
     await mirror.refresh()
     manifest = books(mirror)
+    assert manifest.confirms(4, "u4") and manifest.denies(4, "lost")
     assert not manifest.confirms(2, "u2") and not manifest.denies(2, "u2")
 
     await mirror.verify(BOOKS, 2, "lost")

@@ -172,7 +172,8 @@ class FakeMirror:
         return self.failure is not None
 
     async def verify(self, collection_id: CollectionId, version: int, head: str) -> None:
-        self._manifests[collection_id].learn(version, head, there=self.chain.get(head) == version)
+        if self.failure is None:
+            self._manifests[collection_id].learn(version, head, there=self.chain.get(head) == version)
 
     def stored(self, ids: Iterable[FileId]) -> dict[FileId, bytes]:
         return {}

@@ -84,21 +84,32 @@ async def test_deletes_by_filter_are_put_back_among_the_versions_they_saw_only(h
         assert all("deletes by a filter" in reason for reason in lost)
 
 
-async def test_lost_commits_are_put_back_without_a_write(house: House) -> None:
-    """When this process notices."""
+@pytest.mark.parametrize("answered", [True, False])
+async def test_lost_commits_are_put_back_without_a_write(house: House, answered: bool) -> None:
+    """When this process notices, and if the metadata service does not answer then, once it does: the next write, which
+    would put them back too, may never come."""
     async with house.writer() as writer:
         books = await writer.create()
-        await writer.write(books, insert([1], "a"))
+        await writer.write(books, insert([1], "kept"))
         backup = await asyncio.to_thread(Backup, house)
-        await writer.write(books, insert([2], "b"))
+        await writer.write(books, insert([2], "lost"))
         await asyncio.to_thread(backup.restore)
 
+        async def fail_once(collection_id: CollectionId, uuid: str) -> None:
+            del writer.store.find_commit
+            raise MishardsError(Kind.METADATA_UNAVAILABLE, "no answer")
+
+        def fork(collection_id: CollectionId) -> None:
+            if not answered:
+                writer.store.find_commit = fail_once
+
+        writer.mirror.on_fork(fork)
         await writer.mirror.refresh()
         assert len(await writer.found(books)) == 1
         while writer.manifest(books).version == 1:
             await house.storage.list("")
 
-        assert len(await writer.found(books)) == 2
+        assert list((await writer.found(books)).values()) == ["kept", "lost"]
 
 
 async def test_what_another_writer_owns_by_now_stays_lost_and_is_reported(house: House) -> None:

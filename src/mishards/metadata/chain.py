@@ -17,6 +17,7 @@ from mishards.clock import hybrid
 from mishards.errors import Kind, MishardsError, collection_not_found
 from mishards.metadata.database import DatabaseMs, batches
 from mishards.metadata.deltas import stamp
+from mishards.metadata.manifest import HEADS_MAX
 from mishards.metadata.requests import record_requests
 from mishards.metadata.tables import LIVE, collections, commits, files, leases, payloads
 from mishards.model import Collection, CollectionId, Commit, Delta, File, FileId, FileKind, Version
@@ -93,16 +94,28 @@ def delta(connection: Connection, collection_id: CollectionId, after: Version) -
             select(files.c.id, files.c.removed).where(files.c.collection_id == collection_id, files.c.removed > after)
         )
         removed = {FileId(row.id): Version(row.removed) for row in rows}
+    uuids = _uuids(connection, collection_id, after, head.version)
     return Delta(
         collection_id=collection_id,
         after=after,
         version=Version(head.version),
         ts=head.last_ts,
         head=head.head,
-        previous=_uuid(connection, collection_id, after) if after else "",
+        previous=uuids.pop(after, ""),
+        heads=uuids,
         added=added,
         removed=removed,
     )
+
+
+def _uuids(connection: Connection, collection_id: CollectionId, after: Version, newest: int) -> dict[Version, str]:
+    """Of the commit `after` and of the newest ones that follow it, those that are not forgotten."""
+    row = commits.c
+    wanted = (row.version == after) | (row.version > max(after, newest - HEADS_MAX))
+    rows = connection.execute(
+        select(row.version, row.uuid).where(row.collection_id == collection_id, wanted).order_by(row.version)
+    )
+    return {Version(found.version): found.uuid for found in rows}
 
 
 def _uuid(connection: Connection, collection_id: CollectionId, version: Version) -> str:

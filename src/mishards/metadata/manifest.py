@@ -14,7 +14,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 NOTHING = Version(0)  # the version before the first commit
-HEADS_MAX = 64  # commits whose uuids are remembered: a proxy is seldom further behind a reader, or ahead (P15)
+HEADS_MAX = 64  # commits whose uuids are told and remembered: a proxy is seldom further behind a reader, or ahead (P15)
 
 
 @dataclass(slots=True, eq=False)
@@ -64,7 +64,8 @@ class Manifest:
             self.put(file)
         self.version, self.ts, self.head, self.layout = delta.version, delta.ts, delta.head, delta.version
         self.oldest = delta.version
-        self._heads = {delta.version: delta.head}
+        self._heads = {}
+        self._remember_heads(delta)
 
     def precedes(self, delta: Delta) -> bool:
         """Whether a delta that begins here is of the same chain; no if commits that are known here were lost."""
@@ -99,6 +100,7 @@ class Manifest:
             ts=self.ts,
             head=self.head,
             previous=previous,
+            heads={known: uuid for known, uuid in sorted(self._heads.items()) if version < known <= self.version},
             added=tuple(replace(file, removed=NOTHING) for file in self.files.values() if file.added > version),
             removed={file.id: file.removed for file in self.files.values() if file.removed > version},
         )
@@ -118,7 +120,7 @@ class Manifest:
             if id in self.segments:
                 layout = max(layout, delta.removed[id])
         self.version, self.ts, self.head, self.layout = delta.version, delta.ts, delta.head, layout
-        _remember(self._heads, delta.version, delta.head)
+        self._remember_heads(delta)
         return bool(removed)
 
     def forget_removed(self, version: Version) -> bool:
@@ -134,6 +136,11 @@ class Manifest:
         """List a file, in place of its older record."""
         self.files[file.id] = file
         (self.segments if file.kind is FileKind.SEGMENT else self.fresh)[file.id] = file
+
+    def _remember_heads(self, delta: Delta) -> None:
+        for version, uuid in delta.heads.items():
+            _remember(self._heads, version, uuid)
+        _remember(self._heads, delta.version, delta.head)
 
 
 def _remember(known: dict[K, V], key: K, value: V) -> None:

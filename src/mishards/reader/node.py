@@ -127,7 +127,7 @@ class ReaderNode:
             hosted = self._holdings.hosted(CollectionId(request.collection_id))
         except MishardsError:
             return None
-        if not self._same_chain(hosted, request.version, request.head):
+        if not hosted.manifest.confirms(request.version, request.head):
             return None
         sources = hosted.sources_now(request.files, request.version, self._clock.monotonic_s(), request.expired_ts)
         if sources is None or weight(request.filter, request.template) > INLINE_FILTER_WEIGHT:
@@ -234,13 +234,15 @@ class ReaderNode:
         if hosted.manifest.version < version or hosted.manifest.denies(version, request.head):
             await self._refresh(known=hosted.manifest.version)
             hosted = await self._hosted(collection_id)
-        if hosted.manifest.version >= version and not self._same_chain(hosted, version, request.head):
+        if hosted.manifest.version >= version and not hosted.manifest.confirms(version, request.head):
             await self._mirror.verify(CollectionId(collection_id), version, request.head)
             hosted = await self._hosted(collection_id)
         if hosted.manifest.denies(version, request.head):
             raise MishardsError(Kind.GONE, f"commit {request.head} of version {version} is lost", str(version))
         if hosted.manifest.version < version:
             raise MishardsError(Kind.NOT_CAUGHT_UP, f"version {version} asked, {hosted.manifest.version} known")
+        if not hosted.manifest.confirms(version, request.head):  # of what was forgotten meanwhile, or not: who knows
+            raise MishardsError(Kind.NOT_CAUGHT_UP, f"commit {request.head} of version {version} is not known here")
         if hosted.applied < version:
             await hosted.advance()
         named = self._named(hosted, version, request.files)
@@ -249,11 +251,6 @@ class ReaderNode:
         now_s = self._clock.monotonic_s()
         frozen = hosted.sources_now(request.files, version, now_s, request.expired_ts)
         return hosted, frozen or hosted.sources(named, version, now_s, request.expired_ts)
-
-    def _same_chain(self, hosted: Hosted, version: int, head: str) -> bool:
-        """Whether the commit `version` is `head` here too, for all that can be known now."""
-        manifest = hosted.manifest
-        return manifest.confirms(version, head) or (self._mirror.lost and not manifest.denies(version, head))
 
     def _named(self, hosted: Hosted, version: int, files: tuple[int, ...]) -> list[File]:
         """The records of the files. GONE."""

@@ -319,6 +319,10 @@ class ChainSuite:
         for after in range(len(history)):
             delta = await store.delta(CollectionId(1), Version(after))
             assert (delta.after, delta.version, delta.head) == (after, 24, "u24")
+            assert (delta.previous, list(delta.heads.items())) == (
+                f"u{after}" if after else "",
+                [(version, f"u{version}") for version in range(after + 1, 25)],
+            )
             assert fold(history[after], [delta]) == live
             assert fold(history[after], pushes[after:]) == live
 
@@ -438,7 +442,8 @@ class LeasesSuite:
         assert await store.forget_commits(-1e9, 2) == 0
 
         assert [commit.uuid for commit in await store.commits(CollectionId(1), Version(0))] == ["u3", "u4"]
-        assert await store.delta(CollectionId(1), Version(0)) == before
+        known = {Version(4): "u3", Version(5): "u4"}
+        assert await store.delta(CollectionId(1), Version(0)) == replace(before, heads=known)
         assert await store.find_commit(CollectionId(1), "u0") is None
         link = await store.commit(a_commit("u5", a_file(6)))
         assert (link.version, link.previous) == (6, "u4")

@@ -20,7 +20,7 @@ import structlog
 
 from mishards.clock import Clock
 from mishards.config import WriterSettings
-from mishards.errors import collection_not_found
+from mishards.errors import MishardsError, collection_not_found
 from mishards.metadata.ids import IdBlocks
 from mishards.metadata.manifest import Manifest
 from mishards.metadata.mirror import Mirror
@@ -50,6 +50,7 @@ _log = structlog.get_logger(__name__)
 RequestKey = tuple[str, tuple[int, ...]]  # its id and shards
 
 THREADS = 4  # encoding commits and writing segments
+PUT_BACK_PAUSE_S = 1.0  # before lost commits are put back once more
 ANSWERS_MAX = 10_000  # of recent writes, kept for callers who repeat a request
 
 
@@ -176,15 +177,18 @@ class WriterNode:
             raise stopping() from None
 
     def _restore(self, collection_id: CollectionId) -> None:
-        task = asyncio.create_task(self._publisher.restore(collection_id), name="putting back lost commits")
+        task = asyncio.create_task(self._put_back(collection_id), name="putting back lost commits")
         self._others.add(task)
-        task.add_done_callback(self._restored)
+        task.add_done_callback(self._others.discard)
 
-    def _restored(self, task: asyncio.Task[None]) -> None:
-        """What failed now is tried again by the next commit."""
-        self._others.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            _log.warning("lost commits not put back yet", error=str(error))
+    async def _put_back(self, collection_id: CollectionId) -> None:
+        """Until it is done: the next commit, which would see to it too, may never come."""
+        while True:
+            try:
+                return await self._publisher.restore(collection_id)
+            except MishardsError as error:
+                _log.warning("lost commits not put back yet", error=error.message)
+            await asyncio.sleep(PUT_BACK_PAUSE_S)
 
     async def _flush(self, request: FlushRequest) -> FlushReply:
         collection_id = CollectionId(request.collection_id)

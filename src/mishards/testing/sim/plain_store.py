@@ -14,6 +14,7 @@ from mishards.clock import LOGICAL_BITS, hybrid
 from mishards.errors import Kind, MishardsError
 from mishards.metadata.definitions import names_of
 from mishards.metadata.deltas import stamp
+from mishards.metadata.manifest import HEADS_MAX
 from mishards.metadata.pins import PINS_MAX, pin_gone
 from mishards.metadata.requests import ABORTED, DEFINITION
 from mishards.model import Collection, CollectionId, Commit, Delta, FileId, Member, NodeId, Version
@@ -84,14 +85,16 @@ class PlainStore(PlainGarbage):
             after = Version(0)
         files = sorted(tables.files_of(collection_id), key=lambda file: file.id)
         removed = sorted((file.removed, file.id) for file in files if after and file.removed > after)
-        link = next((commit for commit in tables.chain(collection_id) if after and commit.version == after), None)
+        uuids = {commit.version: commit.uuid for commit in tables.chain(collection_id)}
+        told = range(max(after, entry.version - HEADS_MAX) + 1, entry.version + 1)
         return Delta(
             collection_id=collection_id,
             after=after,
             version=entry.version,
             ts=entry.last_ts,
             head=entry.head,
-            previous=link.uuid if link else "",
+            previous=uuids.get(after, ""),
+            heads={Version(version): uuids[Version(version)] for version in told if version in uuids},
             added=tuple(file for file in files if (file.added > after if after else not file.removed)),
             removed={id: version for version, id in removed},
         )

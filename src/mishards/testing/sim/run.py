@@ -11,6 +11,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 
 import structlog
+from structlog import DropEvent
+from structlog.typing import EventDict
 
 from mishards.segment.ipc import keep_pandas_out
 from mishards.testing.sim.chaos import trouble
@@ -56,7 +58,13 @@ def _run(world: World) -> Outcome:
         world.violated("crash", repr(error))
     finally:
         world.loop.close()
+        structlog.configure(processors=[_drop])  # the log holds no world that nobody else does
     return _outcome(world)
+
+
+def _drop(logger: object, method: str, event: EventDict) -> EventDict:
+    """Of what dead processes leave nothing is logged."""
+    raise DropEvent
 
 
 def run_chunk(seeds: Iterable[int], mutant: str, store: StoreName | None = None) -> list[Outcome]:

@@ -32,6 +32,7 @@ ALL = 1_000  # k of a census
 TIMEOUT_S = 6.0
 PATIENCE_S = 8.0
 FLUSH_S_MAX = 15.0
+SNAPSHOT_S_MAX = 15.0  # nothing but the metadata service bounds it, which may be slow, several times
 DEFINE_S_MAX = 15.0
 SNAPSHOTS_MAX = 2  # of a collection
 SPECIALISED_SHARE = 0.4  # of the clients
@@ -243,11 +244,11 @@ class Client:
         if len(history.pins) >= SNAPSHOTS_MAX:
             oldest = next(iter(history.pins))
             del history.pins[oldest]
-            await node.call(lambda: node.server.proxy.snapshots.drop("default", name, oldest), PATIENCE_S)
+            await node.call(lambda: node.server.proxy.snapshots.drop("default", name, oldest), SNAPSHOT_S_MAX)
             return f"{name}@{oldest} dropped"
         called = f"s{self._world.new_tag()}"
         began_s = self._world.loop.time()
-        pin = await node.call(lambda: node.server.proxy.snapshots.create("default", name, called, ""), PATIENCE_S)
+        pin = await node.call(lambda: node.server.proxy.snapshots.create("default", name, called, ""), SNAPSHOT_S_MAX)
         history = self._world.oracle.history_of(pin.collection_id)
         if history.fell_back_s < began_s and not history.dropped:
             history.pins[called] = pin.version
