@@ -171,6 +171,20 @@ async def test_watchers_hear_of_every_change(mirror: Mirror, door: Door) -> None
     assert mirror.manifests() == [] and mirror.find("default", "novels") is None
 
 
+async def test_a_change_that_a_drop_overtook_is_not_overlooked(mirror: Mirror, door: Door) -> None:
+    """A round that hears of a change finds nothing to read: the view before it may be older than any bound (I9)."""
+    known = books(mirror).collection
+    await door.store.replace_collection(known, replace(known, loaded=False, updated_ts=known.updated_ts + 1))
+    door.free.clear()
+    refresh = asyncio.create_task(mirror.refresh())
+    await until(lambda: door.calls == ["heads"])
+    await door.store.drop_collection(BOOKS)
+    door.free.set()
+    await refresh
+
+    assert mirror.manifests() == []
+
+
 async def test_a_new_collection_appears_with_its_files(mirror: Mirror, door: Door) -> None:
     """Nobody sees a collection at a version older than the one that was read with it."""
     await door.store.create_collection(a_collection(2, "films"))

@@ -119,6 +119,9 @@ async def test_during_an_outage_the_last_view_answers() -> None:
 
     assert (await catalog_of(mirror).fresh("default", "books")).collection.name == "books"
     await refused(Kind.METADATA_UNAVAILABLE, catalog_of(mirror).known("default", "films"))
+    await refused(Kind.METADATA_UNAVAILABLE, catalog_of(mirror).loaded("default", "books", ("east",)))
+    mirror.put(loaded=False)
+    await refused(Kind.METADATA_UNAVAILABLE, catalog_of(mirror).loaded("default", "books"))
 
 
 async def test_after_a_refusal_a_dropped_or_released_collection_is_named_as_such() -> None:

@@ -27,7 +27,7 @@ def measured(*files: File) -> Pressure:
 
 async def refusal(pressure: Pressure, *shards: Shard) -> MishardsError:
     with pytest.raises(MishardsError) as raised:
-        await pressure.admit(shards)
+        await pressure.admit(Manifest(BOOKS), shards)
     return raised.value
 
 
@@ -60,7 +60,7 @@ async def test_other_shards_go_on() -> None:
     """A full shard concerns those writes alone that have rows for it."""
     pressure = measured(file(1, bytes=500))
 
-    await pressure.admit([OTHER])
+    await pressure.admit(Manifest(BOOKS), [OTHER])
 
     assert (await refusal(pressure, OTHER, SHARD)).kind is Kind.RATE_LIMIT
 
@@ -68,11 +68,25 @@ async def test_other_shards_go_on() -> None:
 async def test_commits_count_at_once() -> None:
     """What was committed since the last measurement counts, in bytes and in files."""
     pressure = measured()
-    for _ in range(10):
-        await pressure.admit([SHARD])
-        pressure.add(SHARD, 1)
+    for number in range(1, 11):
+        await pressure.admit(Manifest(BOOKS), [SHARD])
+        pressure.add(SHARD, 1, Version(number))
 
     assert "10 files" in (await refusal(pressure, SHARD)).message
+    pressure.measure([Manifest(BOOKS, Version(8))])  # whoever has not heard of all of them has nothing to say
+    assert "10 files" in (await refusal(pressure, SHARD)).message
+    pressure.fell_back(BOOKS.id)
+    pressure.measure([Manifest(BOOKS, Version(8))])
+    assert pressure.fullness(SHARD).share == 0
+
+
+async def test_a_collection_that_is_not_held_yet_is_counted_by_its_first_write() -> None:
+    """A shard that was full stays so for whoever takes it over, or takes it again after an outage."""
+    pressure, full = measured(), Manifest(BOOKS, files={id: file(id) for id in range(1, 11)})  # type: ignore[misc]
+    pressure.measure([])
+
+    with pytest.raises(MishardsError, match="holds 10 files"):
+        await pressure.admit(full, [SHARD])
 
 
 async def test_a_shard_takes_rows_again() -> None:
@@ -84,7 +98,7 @@ async def test_a_shard_takes_rows_again() -> None:
         for _ in range(3):
             await refusal(pressure, SHARD)
         pressure.measure([Manifest(BOOKS)])
-        await pressure.admit([SHARD])
+        await pressure.admit(Manifest(BOOKS), [SHARD])
 
     events: list[Any] = [entry["event"] for entry in logs]
     assert events == ["shard refuses rows", "shard takes rows again"]

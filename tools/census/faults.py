@@ -90,13 +90,15 @@ class Faults(threading.Thread):
             self._later(fault, pause_s, lambda: node.send(signal.SIGCONT))
 
     def _revive(self, node: Node) -> None:
-        """Start it until it is ready, as a supervisor does: without the metadata service no node can start."""
+        """Start it until it is ready, as a supervisor does: without the metadata service no node can start. A process
+        that is paused amid a transaction makes the others wait for SQLite."""
+        outage = "metadata" if self._cluster.sql else "pause"
         while True:
             began_s = time.monotonic()
             node.start()
             if node.wait():
                 return
-            if self._history.is_calm(began_s, "metadata"):
+            if self._history.is_calm(began_s, outage):
                 self._history.blame(f"{node.name} did not start:\n{node.log.read_text()[-2000:]}")
                 return
             time.sleep(RESTART_S)

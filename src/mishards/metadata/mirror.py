@@ -231,16 +231,18 @@ class Mirror:
         self.observed_s = sent_s
 
     async def _read_definitions(self, heads: Sequence[Head]) -> None:
-        stale = [head.collection_id for head in heads if self._ddl.get(head.collection_id) != head.ddl]
+        stale = {head.collection_id for head in heads if self._ddl.get(head.collection_id) != head.ddl}
         if not stale:
             return
-        definitions = await self._store.collections(stale)
+        definitions = await self._store.collections(sorted(stale))
         deltas = [
             await self._read_delta(collection.id, NOTHING)
             for collection, _ in definitions
             if collection.id not in self._manifests
         ]
         # Nothing is awaited from here on: a new collection appears with its files.
+        for gone in self._manifests.keys() & stale - {collection.id for collection, _ in definitions}:
+            self._forget(gone)  # dropped since `heads`, with a change that nobody can read any more
         full = {delta.collection_id: delta for delta in deltas if delta is not None}
         for collection, ddl in definitions:
             if collection.id in full:

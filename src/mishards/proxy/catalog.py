@@ -51,7 +51,8 @@ class Catalog:
         return await self.fresh(database, name) if manifest is None else manifest
 
     async def loaded(self, database: str, name: str, partitions: Sequence[str] = ()) -> Manifest:
-        """Like `known`, and loaded, the partitions too. COLLECTION_NOT_LOADED, PARTITION_NOT_FOUND / _NOT_LOADED."""
+        """Like `known`, and loaded, the partitions too. COLLECTION_NOT_LOADED, PARTITION_NOT_FOUND / _NOT_LOADED;
+        METADATA_UNAVAILABLE when that may have changed."""
         if MARK in name:
             manifest = await self._snapshot(database, name)
             readable_partitions(manifest.collection, partitions)
@@ -60,7 +61,8 @@ class Catalog:
         try:
             check_loaded(manifest.collection, name, partitions)
         except MishardsError:
-            manifest = await self.fresh(database, name)
+            await self._mirror.refresh()
+            manifest = self._known(database, name)
             check_loaded(manifest.collection, name, partitions)
         return manifest
 

@@ -144,7 +144,7 @@ class Committer:
         commit = await self._publish(request, large, nonces, max(write.ends_s for write in group))
         for file in files:
             if file.kind is FileKind.ROWS:
-                self._pressure.add(Shard(file.collection_id, file.shard), file.bytes)
+                self._pressure.add(Shard(file.collection_id, file.shard), file.bytes, commit.version)
         return WriteReply(commit.version, commit.ts)
 
     async def _store_files(

@@ -177,6 +177,7 @@ class WriterNode:
             raise stopping() from None
 
     def _restore(self, collection_id: CollectionId) -> None:
+        self._pressure.fell_back(collection_id)
         task = asyncio.create_task(self._put_back(collection_id), name="putting back lost commits")
         self._others.add(task)
         task.add_done_callback(self._others.discard)
@@ -210,7 +211,7 @@ class WriterNode:
                 if not write.ops:
                     return WriteReply(manifest.version, manifest.ts)
                 if write.has_rows:
-                    await self._pressure.admit(write.ops)
+                    await self._pressure.admit(manifest, write.ops)
                 # refused here, a write does not spoil the group of others
                 await held.enter_async_context(self._leases.using(tuple(write.ops)))
                 await self._committer.store_ahead(write)

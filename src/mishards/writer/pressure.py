@@ -1,13 +1,15 @@
 """Back-pressure (P15): how full each shard is of what has yet to be sealed, merged or applied, and what writes feel.
 
 At 80 % of a bound writes slow down, at 100 % rows are refused; deletes never are, as they make room. The numbers are
-those of the sealer's last check, plus what was committed since.
+those of the sealer's last check, which knows the collections held, or of the first write since then, plus what was
+committed later.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -15,7 +17,7 @@ import structlog
 
 from mishards.config import WriterSettings
 from mishards.errors import Kind, MishardsError
-from mishards.metadata.manifest import Manifest
+from mishards.metadata.manifest import NOTHING, Manifest
 from mishards.model import CollectionId, FileKind, Version
 from mishards.writer.shard import Shard
 
@@ -44,6 +46,13 @@ class Fullness(NamedTuple):
     setting: str
 
 
+class _Segments(NamedTuple):
+    """How many a collection has."""
+
+    layout: Version
+    by_shard: Counter[int]
+
+
 def pause_s(share: float) -> float:
     """How long a write waits: nothing below 80 % of the limit, then growing evenly."""
     over = (share - SLOW_SHARE) / (1 - SLOW_SHARE)
@@ -56,39 +65,44 @@ class Pressure:
     def __init__(self, settings: WriterSettings) -> None:
         self._settings = settings
         self._fills: dict[Shard, Fill] = {}
-        self._segments: dict[CollectionId, tuple[Version, dict[int, int]]] = {}  # live ones by shard, at a layout
+        self._segments: dict[CollectionId, _Segments] = {}  # of all collections that were counted
+        self._committed: dict[CollectionId, Version] = {}  # the newest of this writer, until the manifest has it
         self._full: set[Shard] = set()  # that refused a write, until they have room again
 
     def measure(self, manifests: Iterable[Manifest]) -> None:
-        """Replace all numbers by those of these collections."""
-        self._fills = {}
-        segments: dict[CollectionId, tuple[Version, dict[int, int]]] = {}
+        """Replace all numbers by those of these collections; of one that does not know yet what was committed here,
+        what was counted goes on to hold."""
+        known, fills, committed = self._segments, self._fills, self._committed
+        self._segments, self._fills, self._committed = {}, {}, {}
         for manifest in manifests:
             collection_id = manifest.collection.id
-            segments[collection_id] = self._counted(manifest)
-            for number, count in segments[collection_id][1].items():
-                self._fill(Shard(collection_id, number)).segments = count
-            partitions = {partition.id for partition in manifest.collection.partitions}
-            for file in manifest.live_fresh():
-                fill = self._fill(Shard(collection_id, file.shard))
-                if file.kind is FileKind.TOMBSTONES:
-                    fill.tombstones += file.rows
-                elif file.partition_id in partitions:  # others go with their partition
-                    fill.bytes += file.bytes
-                    fill.files += 1
-        self._segments = segments
+            version = committed.get(collection_id, NOTHING)
+            if collection_id in known and manifest.version < version:
+                self._committed[collection_id] = version
+                self._segments[collection_id] = known[collection_id]
+                self._fills |= {shard: fill for shard, fill in fills.items() if shard.collection_id == collection_id}
+            else:
+                self._count(manifest, known)
         for shard in [shard for shard in self._full if self.fullness(shard).share < 1]:
             self._full.discard(shard)
             _log.info("shard takes rows again", collection=shard.collection_id, shard=shard.number)
 
-    def add(self, shard: Shard, bytes: int) -> None:
-        """One more file of fresh rows."""
-        fill = self._fill(shard)
+    def add(self, shard: Shard, bytes: int, version: Version) -> None:
+        """One more file of fresh rows, committed as that version."""
+        fill = self._fills.setdefault(shard, Fill())
         fill.bytes += bytes
         fill.files += 1
+        self._committed[shard.collection_id] = version
 
-    async def admit(self, shards: Iterable[Shard]) -> None:
-        """Let a write of rows pass, later if a shard is nearly full. RATE_LIMIT when one is."""
+    def fell_back(self, collection_id: CollectionId) -> None:
+        """What was committed here may be lost."""
+        self._committed.pop(collection_id, None)
+
+    async def admit(self, manifest: Manifest, shards: Iterable[Shard]) -> None:
+        """Let a write of rows to those of the collection pass, later if a shard is nearly full. RATE_LIMIT when one
+        is."""
+        if manifest.collection.id not in self._segments:
+            self._count(manifest, {})
         found = {shard: self.fullness(shard) for shard in shards}
         fullest = max(found, key=lambda shard: found[shard].share)
         share, what, value, limit, setting = found[fullest]
@@ -118,19 +132,24 @@ class Pressure:
             _fullness("segments", fill.segments, bounds, "segments_max"),
         )
 
-    def _fill(self, shard: Shard) -> Fill:
-        return self._fills.setdefault(shard, Fill())
-
-    def _counted(self, manifest: Manifest) -> tuple[Version, dict[int, int]]:
-        """The live segments by shard, counted anew when the layout is new."""
-        known = self._segments.get(manifest.collection.id)
-        if known is not None and known[0] == manifest.layout:
-            return known
-        counts: dict[int, int] = {}
-        for file in manifest.segments.values():
-            if not file.removed:
-                counts[file.shard] = counts.get(file.shard, 0) + 1
-        return manifest.layout, counts
+    def _count(self, manifest: Manifest, known: Mapping[CollectionId, _Segments]) -> None:
+        """One collection; its segments only if the layout is not `known`."""
+        collection_id = manifest.collection.id
+        segments = known.get(collection_id)
+        if segments is None or segments.layout != manifest.layout:
+            live = Counter(file.shard for file in manifest.segments.values() if not file.removed)
+            segments = _Segments(manifest.layout, live)
+        self._segments[collection_id] = segments
+        fills = {number: Fill(segments=count) for number, count in segments.by_shard.items()}
+        partitions = {partition.id for partition in manifest.collection.partitions}
+        for file in manifest.live_fresh():
+            fill = fills.setdefault(file.shard, Fill())
+            if file.kind is FileKind.TOMBSTONES:
+                fill.tombstones += file.rows
+            elif file.partition_id in partitions:  # others go with their partition
+                fill.bytes += file.bytes
+                fill.files += 1
+        self._fills |= {Shard(collection_id, number): fill for number, fill in fills.items()}
 
 
 def _fullness(what: str, value: int, bounds: WriterSettings, name: str) -> Fullness:
