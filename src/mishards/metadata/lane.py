@@ -99,22 +99,24 @@ class Lane:
         except _UndoneError as undone:
             broken = undone.cause.connection_invalidated
             hangs = self._clock.monotonic_s() - began_s >= self._silent_s  # to wait once more helps nobody
-            if not isinstance(undone.cause, IntegrityError) and (hangs or not broken):
+            stale = undone.connected and broken and not hangs  # a connection of the pool: a fresh one may do
+            if not isinstance(undone.cause, IntegrityError) and not stale:
                 raise
         return self._attempt(work)
 
     def _attempt(self, work: Callable[[Connection], T]) -> T:
         """_UndoneError: the transaction did not happen. Any other error: nobody knows."""
-        committing = False
+        connected = committing = False
         try:
             with self.engine.begin() as connection:
+                connected = True
                 result = work(connection)
                 committing = self._writing
             return result
         except DBAPIError as error:
             if committing and not collided(error):
                 raise
-            raise _UndoneError(error) from error
+            raise _UndoneError(error, connected) from error
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -136,6 +138,8 @@ class Lane:
 class _UndoneError(Exception):
     """A transaction that surely did not happen."""
 
-    def __init__(self, cause: DBAPIError) -> None:
+    def __init__(self, cause: DBAPIError, connected: bool) -> None:
+        """`connected`: the server was reached, once."""
         super().__init__(str(cause))
         self.cause = cause
+        self.connected = connected
