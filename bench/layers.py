@@ -76,11 +76,11 @@ async def layers(server: Any, data: Dataset) -> dict[str, Call]:
         limit=s.LIMIT,
         data=data.queries[:1],
     ).SerializeToString()
-    dispatcher = server._doors[0]._transport._dispatcher
+    dispatcher = server._doors[0]._listener._service._dispatcher
     proxy, reader = server._proxy, server._services["reader"]
     asked = await caught(proxy, "search", lambda: dispatcher.answer("Search", payload, {}, None))
     part = await caught(reader, "search", lambda: proxy.search(asked))
-    sources, question = await caught(reader_node, "search", lambda: reader.search(part))
+    sources, question, groups = await caught(reader_node, "search", lambda: reader.search(part))
     index = sources[0].index(question.index_id)
     wire = WireServer({"reader": reader}, SystemClock())
     remote = RemoteReader(Channel(await wire.start("127.0.0.1", 0), SystemClock()))
@@ -89,7 +89,7 @@ async def layers(server: Any, data: Dataset) -> dict[str, Call]:
         "proxy: plan, scatter, merge": lambda: proxy.search(asked),
         "reader, over the wire (both ends)": lambda: remote.search(part),
         "reader": lambda: reader.search(part),
-        "evaluation of the sources": lambda: done(reader_node.search(sources, question)),
+        "evaluation of the sources": lambda: done(reader_node.search(sources, question, groups)),
         "index": lambda: done(index.search(question.queries, s.LIMIT, s.SEARCH, None)),
     }
 

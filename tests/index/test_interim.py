@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import pairwise
 from typing import TypeVar
 
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 from mishards.index.bitmaps import bitmap
 from mishards.index.exact import exact_search
-from mishards.index.interim import Codebook, Covering, Interim, Mask, Part
+from mishards.index.interim import JUDGED_ROWS, Codebook, Coded, Covering, Interim, Mask, Part
 from mishards.index.metrics import prepared
 from mishards.ports import Matrix
 from mishards.testing.index_suite import clustered, recall
@@ -40,12 +39,15 @@ def ready(metric: str) -> Matrix:
 def covering(ready: Matrix, metric: str) -> Covering:
     """Over three parts, the last of which has grown since; before and between them are codes of others."""
     pieces = parts_of(ready)
-    coded = [*pieces[:2], pieces[2][:-LATE]]
-    book = Codebook(coded, metric)
-    others = book.codes(prepared(clustered(100, seed=9), metric))
-    interim = Interim(book, [others, book.codes(coded[0]), others, *map(book.codes, coded[1:])], metric)
-    starts = (100, 700, 2000)
-    return interim.over([Part(start, len(c), p) for start, c, p in zip(starts, coded, pieces, strict=True)])
+    known = [*pieces[:2], pieces[2][:-LATE]]
+    book = Codebook(known, metric)
+    others = coded(book, prepared(clustered(100, seed=9), metric))
+    interim = Interim(book, [others, coded(book, known[0]), others, *(coded(book, each) for each in known[1:])], metric)
+    return interim.over([Part(piece, None, number) for piece, number in zip(pieces, (1, 3, 4), strict=True)])
+
+
+def coded(book: Codebook, ready: Matrix) -> Coded:
+    return Coded(ready, book.codes(ready))
 
 
 def parts_of(rows: NDArray[T]) -> list[NDArray[T]]:
@@ -56,12 +58,9 @@ def found(
     covering: Covering, queries: Matrix, k: int, metric: str, allowed: Mask | None = None
 ) -> tuple[Matrix, NDArray[np.int64], Mask]:
     """The k best of what it finds for each query (nq, k), -1 for none, as positions in all rows; and what it lacks."""
-    masks: Sequence[Mask | None] = [None] * 3
-    if allowed is not None:
-        masks = parts_of(allowed)
+    masks = None if allowed is None else parts_of(allowed)
     rows, lacking = covering.search(queries, k, {}, masks, covering.count(masks))
-    parts = np.searchsorted(rows.ends, np.arange(len(rows.queries)), side="right")
-    positions = rows.positions + np.array(CUTS)[parts]
+    positions = rows.positions + np.array(CUTS)[rows.parts]
     best = np.full((len(queries), k), -1)
     scores = np.zeros((len(queries), k), np.float32)
     for query in range(len(queries)):
@@ -131,6 +130,56 @@ def test_a_filter_that_hides_what_is_near_is_told(covering: Covering, ready: Mat
     assert found(covering, QUERIES[:1], K, metric, allowed)[2].tolist() == [True]
 
 
+def test_a_part_may_be_of_another_version(ready: Matrix, metric: str) -> None:
+    """Of rows that were not asked for when codes were made some may be by now, or the other way round, or not be there
+    yet."""
+    book = Codebook([ready], metric)
+    even = np.arange(0, ROWS, 2)
+    interim = Interim(book, [Coded(ready, book.codes(ready), even)], metric)
+    earlier = np.arange(ROWS - LATE) % 4 < 2
+
+    covering = interim.over([Part(ready[:-LATE], earlier, 0)])
+
+    assert (covering.coded, covering.late) == (650, 650)
+    queries = ready[: ROWS - LATE : 100]
+    hits, lacking = covering.search(queries, K, {}, None, covering.count(None))
+    assert earlier[hits.positions].all()
+    truth = exact_search(ready[:-LATE], queries, K, metric, bitmap(earlier))[1]
+    rows = [hits.positions[hits.queries == query] for query in range(len(queries))]
+    assert np.mean([np.isin(truth[query], rows[query]).mean() for query in np.flatnonzero(~lacking)]) >= 0.95
+
+
+def test_vectors_are_copied_only_where_they_have_to_lie_side_by_side(ready: Matrix, metric: str) -> None:
+    """Those of several sources, or of some rows of one."""
+    book = Codebook([ready], metric)
+    codes = book.codes(ready)
+    half = np.arange(ROWS // 2)
+
+    assert Interim(book, [Coded(ready, codes)], metric).bytes == codes.nbytes
+    assert Interim(book, [Coded(ready, codes, half)], metric).bytes == (codes.nbytes + ready.nbytes) // 2
+    assert Interim(book, [Coded(ready, codes)] * 2, metric).bytes == 2 * (codes.nbytes + ready.nbytes)
+
+
+@pytest.mark.parametrize("number", [1e4, 1e19, 3e38])
+def test_a_vector_of_another_order_harms_no_other(metric: str, number: float) -> None:
+    """Codes tell the others apart as before, and where scores are beyond float32, which FAISS does not order, the query
+    is left to exact search."""
+    rows = clustered(ROWS, seed=1)
+    rows[0] = number
+    ready = prepared(rows, metric)
+    book = Codebook([ready], metric)
+    covering = Interim(book, [coded(book, ready)], metric).over([Part(ready, None, 0)])
+
+    hits, lacking = covering.search(QUERIES, K, {}, None, ROWS)
+
+    usual = np.arange(ROWS) > 0
+    truth = exact_search(ready, QUERIES, K, metric, bitmap(usual))[1]
+    met = [np.isin(truth[query], hits.positions[hits.queries == query]).mean() for query in np.flatnonzero(~lacking)]
+    assert np.mean(met) >= 0.9
+    assert np.isfinite(hits.scores[~lacking[hits.queries]]).all()
+    assert book.suits(ROWS, [ready[:JUDGED_ROWS]])
+
+
 def test_a_book_suits_rows_like_those_it_was_learned_from(metric: str) -> None:
     """Not others, nor many times as many."""
     close = prepared(np.float32(0.01) * clustered(2000, seed=3) + 1, metric)
@@ -147,8 +196,8 @@ def test_any_dimension_has_codes(dim: int) -> None:
     """Odd ones too."""
     ready = np.random.default_rng(0).standard_normal((1500, dim)).astype(np.float32)
     book = Codebook([ready], "L2")
-    covering = Interim(book, [book.codes(ready)], "L2").over([Part(0, len(ready), ready)])
+    covering = Interim(book, [coded(book, ready)], "L2").over([Part(ready, None, 0)])
 
-    rows, _ = covering.search(ready[:20], 1, {}, [None], len(ready))
+    rows, _ = covering.search(ready[:20], 1, {}, None, len(ready))
 
     assert all((rows.positions[rows.queries == query] == query).any() for query in range(20))

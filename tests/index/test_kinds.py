@@ -15,6 +15,7 @@ from mishards.index.exact import exact_search
 from mishards.index.flat import FLAT
 from mishards.index.hnsw import HNSW, HNSW_SQ
 from mishards.index.ivf import IVF_FLAT, IVF_PQ, IVF_SQ8, SCANN
+from mishards.index.metrics import prepared
 from mishards.ports import IndexKind
 from mishards.testing.index_suite import METRICS, IndexSuite, build, clustered, recall, recall_behind
 
@@ -246,3 +247,17 @@ def test_a_graph_that_is_gone_maps_nothing(tmp_path: Path) -> None:
     del index
 
     assert mapped not in Path("/proc/self/maps").read_text()
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_number_that_float32_cannot_square_ends_no_build(metric: str, tmp_path: Path) -> None:
+    """FAISS would end the process when it learns clusters from it. The other rows are found as before."""
+    vectors, queries = clustered(3000, seed=1), clustered(20, seed=2)
+    vectors[0] = 3e38
+
+    index = build(IVF_FLAT, vectors, metric, tmp_path)
+
+    others = bitmap(np.arange(3000) > 0)
+    ready = prepared(vectors, metric)
+    truth = exact_search(ready, queries, 10, metric, others)[1]
+    assert recall(index.search(queries, 10, {"nprobe": 128}, others)[1], truth) >= 0.95

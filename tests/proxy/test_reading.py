@@ -55,7 +55,8 @@ class Case:
         self.reader = p.FakeReader("a")
         self.missing: set[int] = set()
         self.reader.behave = self._behave
-        parts: list[Any] = [p.FakeMembership(p.member("a")), p.FakePeers(a=self.reader)]
+        self.membership = p.FakeMembership(p.member("a"))
+        parts: list[Any] = [self.membership, p.FakePeers(a=self.reader)]
         self.readers = Readers(parts[0], parts[1], self.clock, 30.0)
         mirror: Any = self.mirror
         router: Any = FakeRouter()
@@ -180,6 +181,20 @@ async def test_what_does_not_change_is_planned_once() -> None:
     case.manifest.files[2] = p.fresh(2, added=2)  # type: ignore[index]
     case.manifest.version = Version(2)
     assert await case.ask() == {1, 2}
+
+
+async def test_a_change_of_members_moves_the_files_of_a_kept_plan() -> None:
+    """A file is looked for where it belongs now (P16)."""
+    case = Case(p.segment(1, added=1))
+    case.ready(1)
+    request = QueryRequest(collection="books")
+    _, before = case.path._plan(request, case.manifest)
+
+    case.membership.set(p.member("b"))
+    _, after = case.path._plan(request, case.manifest)
+
+    assert [*before.nodes.values()] == [("a",)] * len(before.nodes)
+    assert [*after.nodes.values()] == [("b",)] * len(after.nodes)
 
 
 async def test_layouts_in_use() -> None:

@@ -7,11 +7,15 @@ from typing import Any
 
 import peers as p
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mishards.clock import FakeClock
 from mishards.errors import Kind, MishardsError
+from mishards.model import File, NodeId
+from mishards.proxy.assign import Choices
 from mishards.proxy.readers import Readers
-from mishards.proxy.scatter import RETRIES_SAVED_MAX, ReplanError, Scatter
+from mishards.proxy.scatter import RETRIES_SAVED_MAX, Placed, ReplanError, Scatter
 from mishards.wire.messages import QueryPart, QueryRows
 from mishards.wire.placement import file_key
 
@@ -34,8 +38,14 @@ class Cluster:
         telling: Any = self.telling
         self.scatter = Scatter(self.health, peers, telling, self.clock, retry_share, 0.05)
         self.placed: Any = {file_key(file): tuple(names) for file in FILES}
+        self.kept = Placed(FILES, self.placed)
 
-    async def ask(self, left_s: float = 10.0, files: Any = FILES) -> dict[str, list[int]]:
+    def ready(self, name: str, *files: File) -> None:
+        """What the reader has told it holds."""
+        self.health._ready[NodeId(name)] = {1: frozenset(file.id for file in files)}
+        self.health.epoch += 1
+
+    async def ask(self, left_s: float = 10.0, files: Any = None) -> dict[str, list[int]]:
         """Which reader answered which files."""
 
         async def ask(reader: Any, ids: tuple[int, ...], left_s: float) -> QueryRows:
@@ -45,7 +55,7 @@ class Cluster:
 
         answered: list[tuple[str, tuple[int, ...]]] = []
         deadline_s = self.clock.monotonic_s() + left_s
-        await self.scatter.ask_all(files, self.placed, ask, deadline_s)
+        await self.scatter.ask_all(self.kept if files is None else Placed(files, self.placed), ask, deadline_s)
         by_reader: dict[str, list[int]] = {}
         for name, ids in answered:
             by_reader.setdefault(name, []).extend(ids)
@@ -206,7 +216,7 @@ async def test_an_answer_that_covers_too_little_is_no_answer() -> None:
     async def ask(reader: Any, ids: tuple[int, ...], left_s: float) -> QueryRows:
         return QueryRows(p.NOTHING, 0, 10 * len(ids) - 1, 0)
 
-    error = await refusal(made.scatter.ask_all(FILES, made.placed, ask, made.clock.monotonic_s() + 1))
+    error = await refusal(made.scatter.ask_all(Placed(FILES, made.placed), ask, made.clock.monotonic_s() + 1))
     assert error.kind is Kind.INTERNAL
     assert "59 rows answered, 60 planned" in error.message
 
@@ -245,6 +255,89 @@ async def test_a_reader_that_is_out_of_a_fair_time_is_avoided(left_s: float, avo
 async def test_a_plan_without_files_asks_nobody() -> None:
     """An empty collection is answered by the proxy alone, even without readers."""
     assert await Cluster().ask(files=[]) == {}
+
+
+async def test_a_file_goes_to_the_reader_that_has_it_now() -> None:
+    """Of a plan that is kept, too: readiness decides at every search (P11, P16)."""
+    made = Cluster("a", "b")
+    made.ready("a", *FILES)
+    made.ready("b")
+    assert set(await made.ask()) == {"a"}
+
+    made.ready("b", *FILES)
+    made.ready("a")
+
+    assert set(await made.ask()) == {"b"}
+
+
+async def test_a_reader_that_joins_or_leaves_is_known_to_the_next_search() -> None:
+    """Of a plan that is kept, too."""
+    made = Cluster("a", "b")
+    both = made.membership.members()
+    assert set(await made.ask()) == {"a", "b"}
+
+    made.membership.set(p.member("b"))
+    assert set(await made.ask()) == {"b"}
+    made.membership.set(*both)
+    assert set(await made.ask()) == {"a", "b"}
+
+
+async def test_the_less_busy_reader_is_taken_at_every_search() -> None:
+    """Of a plan that is kept, too: loads differ from search to search (P17)."""
+    made = Cluster("a", "b")
+    one = Placed(FILES[:1], made.placed)
+
+    async def ask(reader: Any, ids: tuple[int, ...], left_s: float) -> QueryRows:
+        answer: QueryRows = await reader.query(QueryPart(1, 1, ids))
+        return answer
+
+    taken = []
+    for busy in ("a", "b", "a"):
+        made.health.sent(NodeId(busy))
+        [answer] = await made.scatter.ask_all(one, ask, made.clock.monotonic_s() + 5)
+        made.health.answered(NodeId(busy))
+        taken.append(answer.node)
+
+    assert taken == ["b", "a", "b"]
+
+
+@given(st.data())
+def test_what_is_kept_is_what_would_be_found_anew(data: st.DataObject) -> None:
+    """Whatever happened to readiness, health, membership and loads since the last search (I13, P16, P17)."""
+    made = Cluster("a", "b", "c")
+    names = ["a", "b", "c"]
+    made.kept.nodes = {key: tuple(data.draw(st.permutations(names))[:2]) for key in made.placed}
+
+    def ready() -> None:
+        made.ready(data.draw(st.sampled_from(names)), *data.draw(st.lists(st.sampled_from(FILES))))
+
+    def fails() -> None:
+        made.health.failed(NodeId(data.draw(st.sampled_from(names))))
+
+    def recovers() -> None:
+        made.health._suspect_until.pop(NodeId(data.draw(st.sampled_from(names))), None)
+
+    def time_passes() -> None:
+        made.clock.advance(data.draw(st.sampled_from([0.1, 1.0])))
+
+    def members_change() -> None:
+        made.membership.set(*map(p.member, data.draw(st.lists(st.sampled_from(names), min_size=1, unique=True))))
+
+    def busier() -> None:
+        made.health.sent(NodeId(data.draw(st.sampled_from(names))))
+
+    def nothing() -> None:
+        """As most often."""
+
+    events = st.sampled_from([ready, fails, recovers, time_passes, members_change, busier, nothing])
+    for event in data.draw(st.lists(events, max_size=12)):
+        event()
+
+        parts = made.scatter._choices(made.kept).parts(made.health.load)
+
+        anew = Choices(FILES, made.kept.nodes, made.health.usable(), made.health.is_ready)
+        assert parts == anew.parts(made.health.load)
+        assert sorted(id for part in parts for id in part.ids) == [file.id for file in FILES]
 
 
 async def test_the_second_step_goes_to_the_reader_named_else_to_another() -> None:

@@ -190,6 +190,35 @@ async def test_what_is_gone_keeps_nothing() -> None:
     assert joints.bytes == 4800 * DIM // 4
 
 
+async def test_rows_that_nobody_asks_for_are_left_out() -> None:
+    """A block keeps rows that have gone into a segment; nothing is made of sources without any row asked for."""
+    joints = Joints()
+    block, segment = Rows(0, 6000), Rows(6000, ROWS)
+    asked = np.arange(6000) >= 3000
+
+    sources = [block.source(alive=asked), segment.source(), Rows(0, 100).source(alive=np.zeros(100, np.bool_))]
+    plan = await tended(joints, sources)
+
+    ((members, covering),) = plan.groups
+    assert (sorted(members), covering.coded, covering.late) == ([0, 1], 6000, 0)
+    assert joints.bytes == 6000 * (DIM // 4 + 4 * DIM)
+    hits, _ = search(sources, question(VECTORS[:9000:100]), plan.groups)
+    assert (hits.keys >= 3000).all()
+    assert hits.keys.reshape(90, 3)[30:, 0].tolist() == [*range(3000, 9000, 100)]
+
+
+async def test_nothing_is_kept_of_sources_that_are_gone() -> None:
+    """The next plan lets go of it."""
+    joints = Joints()
+    await tended(joints, [Rows(0, 5000).source()])
+    joints.forget_plans()
+    gc.collect()
+
+    planned(joints, [Rows(0, 100).source()])
+
+    assert joints.bytes == 0
+
+
 async def test_what_has_an_index_gets_no_other() -> None:
     """The builder's index is enough."""
     real: VectorIndex = object()  # type: ignore[assignment]

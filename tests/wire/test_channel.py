@@ -40,6 +40,23 @@ class StubReader:
         size = 2_000 if request.filter == "big" else 0
         return m.QueryRows(memoryview(bytes(size)), request.version, 0, 0)
 
+    def search_at_once(self, request: m.SearchPart) -> m.SearchHits | None:
+        """By its filter: None for "later", a failure for "refuse" and "fail", or the answer."""
+        if request.filter == "later":
+            return None
+        if request.filter == "fail":
+            raise ValueError("boom")
+        if request.filter == "refuse":
+            raise MishardsError(Kind.PARAMETER_INVALID, "no such field")
+        return self._hits(request, covered=1)
+
+    async def search(self, request: m.SearchPart) -> m.SearchHits:
+        return self._hits(request, covered=2)
+
+    def _hits(self, request: m.SearchPart, covered: int) -> m.SearchHits:
+        none = memoryview(b"")
+        return m.SearchHits(none, none, none, [], none, none, none, covered, request.version)
+
 
 class Wire:
     """A server with a stub reader, and a channel to it."""
@@ -95,6 +112,28 @@ async def test_errors_arrive_as_they_were_raised(wire: Wire) -> None:
     assert (refused.kind, refused.message, refused.detail) == (Kind.NOT_LOADED, "file 3 is not loaded", "3")
     assert failed.kind is Kind.INTERNAL
     assert "reader.query failed: ValueError: boom (incident " in failed.message
+
+
+@pytest.mark.parametrize(("filter", "covered"), [("", 1), ("later", 2)])
+async def test_what_can_be_answered_at_once_is(wire: Wire, filter: str, covered: int) -> None:
+    """Without a task of its own; what cannot is served as any other request (P18)."""
+    request = m.SearchPart(1, 7, (), 1, memoryview(b""), 0, 10, "L2", filter=filter)
+
+    answer = await wire.channel.call("reader.search", request, 10.0)
+
+    assert (answer.covered, answer.in_flight) == (covered, 7)
+
+
+@pytest.mark.parametrize(("filter", "kind"), [("refuse", Kind.PARAMETER_INVALID), ("fail", Kind.INTERNAL)])
+async def test_failures_at_once_arrive_as_others_do(wire: Wire, filter: str, kind: Kind) -> None:
+    """And the connection lives on."""
+    request = m.SearchPart(1, 7, (), 1, memoryview(b""), 0, 10, "L2", filter=filter)
+
+    with pytest.raises(MishardsError) as raised:
+        await wire.channel.call("reader.search", request, 10.0)
+
+    assert raised.value.kind is kind
+    assert (await wire.query("", 3)).count == 3
 
 
 async def test_cancelling_a_call_cancels_the_request(wire: Wire) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from mishards.index.metrics import faiss_metric, prepared
 from mishards.ports import Matrix
 
+LEARNED_MAX = np.float32(1e15)  # larger numbers are not learned from
 BLOCK_ROWS = 8192  # added at once: a build can say how far it is, and be stopped, several times a second
 
 
@@ -28,11 +29,10 @@ def add_rows(index: faiss.Index, vectors: Matrix, metric: str, progress: Callabl
 
 
 def sample(vectors: Matrix, rows_max: int, metric: str) -> Matrix:
-    """At most `rows_max` rows at even distances, prepared for the metric: a copy."""
-    if len(vectors) <= rows_max:
-        return prepared(vectors, metric)
-    chosen = np.linspace(0, len(vectors) - 1, rows_max).astype(np.int64)
-    return prepared(vectors[chosen], metric)
+    """At most `rows_max` rows at even distances, prepared for the metric, to learn from: a copy. FAISS ends the process
+    where it cannot square a number."""
+    chosen = np.linspace(0, len(vectors) - 1, min(rows_max, len(vectors))).astype(np.int64)
+    return np.clip(prepared(vectors[chosen], metric), -LEARNED_MAX, LEARNED_MAX)
 
 
 def write(index: faiss.Index, target: Path) -> None:
@@ -57,13 +57,19 @@ def holds_graph(path: Path) -> bool:
 
 def attach(graph: faiss.IndexHNSW, vectors: Matrix, metric: str) -> None:
     """Let a graph without vectors walk over `vectors` (rows, dim) where they lie: keep them as long as the graph."""
-    storage = faiss.IndexFlat(graph.d, faiss_metric(metric))
-    owner = graph.hnsw.neighbors.owner  # FAISS wants some mapping to keep alive; this one lives as long anyway
-    storage.codes = faiss.MaybeOwnedVectorUInt8.create_view(faiss.swig_ptr(vectors), vectors.nbytes, owner)
-    storage.ntotal = len(vectors)
+    storage = flat_over(vectors, metric)
     graph.storage = storage
-    graph.own_fields = True  # frees the storage, with its hold on the mapping
+    graph.own_fields = True  # frees the storage
     storage.this.disown()
+
+
+def flat_over(vectors: Matrix, metric: str) -> faiss.IndexFlat:
+    """The vectors (rows, dim), C-ordered, as an index of FAISS, where they lie: keep them as long as it."""
+    flat = faiss.IndexFlat(vectors.shape[1], faiss_metric(metric))
+    nobody = flat.codes.owner  # FAISS keeps the owner of a view alive; NumPy does that here
+    flat.codes = faiss.MaybeOwnedVectorUInt8.create_view(faiss.swig_ptr(vectors), vectors.nbytes, nobody)
+    flat.ntotal = len(vectors)
+    return flat
 
 
 def held_vectors(graph: faiss.IndexHNSW) -> Matrix | None:

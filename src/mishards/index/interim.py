@@ -4,23 +4,25 @@ A search scans all codes in one go with FAISS' fast scan (André, Kermarrec and 
 that look best by their vectors, so scores are those of exact search, bit for bit. Two numbers of a vector share half a
 byte, so codes are a sixteenth of the vectors: fresh rows are rarely in the processor's caches, and reading a little in
 one go is quicker there than walking a graph or reading the vectors. What a search spends on a source beside that is
-Python, and more than the scan: hence one scan for many small sources. A row of 128 numbers is coded in 2.5 us, one of
-384 in 7.
+Python, and more than the scan: hence one call of FAISS, which scans, scores and sorts, for all small sources. It wants
+their vectors side by side, so those of several are copied. A row of 128 numbers is coded in 2.5 us, one of 384 in 7.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from mishards.index import files
 from mishards.index.files import sample
 from mishards.index.hnsw import EF_DEFAULT
-from mishards.index.metrics import faiss_metric, prepared, score_pairs, with_worst
+from mishards.index.metrics import WORST, faiss_metric, larger_is_better, pair_scores, prepared
 from mishards.index.parameters import INT_MAX, integer
 from mishards.index.selectivity import EXACT_WORTH, exact_cost_s
 from mishards.ports import Matrix
@@ -30,6 +32,7 @@ CODE_BITS = 4
 TRAINED_ROWS_MAX = 1024
 TRAINING_ROUNDS = 4
 TRAINED_AGAIN = 4  # times the rows there were at the last training ...
+UNUSUAL = 1e4  # nothing is learned from vectors a hundred times as long as most
 STRANGE = 2.0  # ... or when new rows are so many times worse coded than those it was trained on
 JUDGED_ROWS = 128
 
@@ -37,10 +40,11 @@ JUDGED_ROWS = 128
 PROPOSED = 10  # rows scored for each hit wanted ...
 PROPOSED_MORE = 50  # ... and beyond
 ALLOWED_MIN = 4  # proposed rows for each hit wanted that a filter must leave
+TIES = 8  # more of the best than wanted: of equals the merge takes those with the smallest keys
 
 # Of one query, on one core.
 SCAN_S = 5e-12  # a number of a coded row
-PROPOSE_S = 0.15e-6  # a row proposed, without its scoring ...
+PROPOSE_S = 0.12e-6  # a row proposed, without its scoring ...
 SCORE_S = 0.3e-9  # ... and a number of it scored
 
 Codes = NDArray[np.uint8]  # (rows, bytes)
@@ -54,8 +58,10 @@ class Codebook:
         self.trained = sum(len(ready) for ready in matrices)  # rows there were then
         self._among = _among_prepared(metric)
         self._metric = metric
-        rows = np.concatenate(
-            [sample(ready, math.ceil(TRAINED_ROWS_MAX * len(ready) / self.trained), self._among) for ready in matrices]
+        rows = _usual(
+            np.concatenate(
+                [sample(each, math.ceil(TRAINED_ROWS_MAX * len(each) / self.trained), self._among) for each in matrices]
+            )
         )
         dim = int(rows.shape[1])
         self._quantizer = faiss.ProductQuantizer(
@@ -89,63 +95,113 @@ class Codebook:
         return faiss.IndexPQFastScan(plain)
 
     def _error_of(self, rows: Matrix) -> float:
-        """Mean squared distance of the rows (n, dim) from what their codes stand for."""
-        return float(np.square(rows - self._quantizer.decode(self.codes(rows))).sum(axis=1).mean())
+        """The usual squared distance of the rows (n, dim) from what their codes stand for."""
+        return float(np.median(_squares(rows - self._quantizer.decode(self.codes(rows)))))
 
 
 class Found(NamedTuple):
-    """Rows that may be among the best: those of the first part, then those of the second ..., in any order."""
+    """Rows that may be among the best, in any order: at least the k best of each query, if there are so many."""
 
-    queries: NDArray[np.int32]
+    queries: NDArray[np.int64]
     scores: NDArray[np.float32]
+    parts: NDArray[np.int64]  # number of the part
     positions: NDArray[np.int64]  # in the part
-    ends: list[int]  # of each part's
+
+
+class Coded(NamedTuple):
+    """What of a source is coded: its vectors (rows, dim), prepared for the metric, their codes, and which of the rows
+    are worth it, ascending (None: all)."""
+
+    ready: Matrix
+    codes: Codes
+    rows: NDArray[np.int64] | None = None
 
 
 class Part(NamedTuple):
-    """A source: its vectors (rows, dim), prepared for the metric, of which the first `coded` have the codes from
-    `start` on."""
+    """A source as one version sees it: its vectors (rows, dim), prepared for the metric, which rows are asked for
+    (None: all), and the number of what is coded of it (None: nothing)."""
 
-    start: int
-    coded: int
     ready: Matrix
+    alive: Mask | None
+    coded: int | None
 
 
 class Interim:
     """Codes of rows of several sources, one after the other. Never changes."""
 
-    def __init__(self, book: Codebook, codes: Sequence[Codes], metric: str) -> None:
-        self.rows = sum(len(each) for each in codes)
-        self.bytes = sum(each.nbytes for each in codes)
-        self._packed = book.packed(codes)
-        self._metric = metric
+    def __init__(self, book: Codebook, coded: Sequence[Coded], metric: str) -> None:
+        self.metric = metric
+        self.rows_of = [np.arange(len(each.ready)) if each.rows is None else each.rows for each in coded]
+        self.starts = np.cumsum([0, *map(len, self.rows_of)])
+        self._row_at = np.concatenate(self.rows_of)
+        codes = [each.codes if each.rows is None else each.codes[each.rows] for each in coded]
+        vectors = [each.ready if each.rows is None else each.ready[each.rows] for each in coded]
+        self._vectors = np.ascontiguousarray(vectors[0]) if len(vectors) == 1 else np.concatenate(vectors)
+        self._index = faiss.IndexRefine(book.packed(codes), files.flat_over(self._vectors, metric))
+        copied = 0 if np.may_share_memory(self._vectors, coded[0].ready) else self._vectors.nbytes
+        self.bytes = sum(each.nbytes for each in codes) + copied
+
+    @property
+    def rows(self) -> int:
+        return len(self._row_at)
+
+    @property
+    def dim(self) -> int:
+        return int(self._vectors.shape[1])
 
     def over(self, parts: Sequence[Part]) -> Covering:
         """A search index over the parts. There may be codes of other rows, too."""
-        return Covering(self._packed, parts, self._metric)
+        return Covering(self, parts)
+
+    def search(self, queries: Matrix, wanted: int, proposed: int) -> tuple[Matrix, NDArray[np.int64]]:
+        """The best of the rows whose codes look best: scores (nq, wanted), best first, and places. FAISS' own method:
+        its wrapper costs 2 us."""
+        nq = len(queries)
+        scores, places = np.empty((nq, wanted), np.float32), np.empty((nq, wanted), np.int64)
+        found = (faiss.swig_ptr(scores), faiss.swig_ptr(places), _breadth(proposed / wanted))
+        faiss.omp_set_num_threads(1)
+        self._index.search_c(nq, faiss.swig_ptr(queries), wanted, *found)
+        return scores, places
+
+    def at(self, places: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Of which source is what is coded there, and which row of it."""
+        return np.searchsorted(self.starts, places, side="right") - 1, self._row_at[places]
 
 
 class Covering:
     """Searches all parts together: what the codes propose, and all rows without a code."""
 
-    def __init__(self, packed: faiss.IndexPQFastScan, parts: Sequence[Part], metric: str) -> None:
+    def __init__(self, interim: Interim, parts: Sequence[Part]) -> None:
         self.rows = sum(len(part.ready) for part in parts)
-        self._packed = packed
-        self._coded = int(packed.ntotal)
+        self._interim = interim
         self._parts = parts
-        self._late = [np.arange(part.coded, len(part.ready)) for part in parts]
-        self._late_rows = sum(len(late) for late in self._late)
-        self._ends = np.array([[part.start, part.start + part.coded] for part in parts]).ravel()
-        self._metric = metric
+        self._numbers = np.full(len(interim.rows_of), -1)  # of the part that each coded source is
+        self._late: list[tuple[int, NDArray[np.int64]]] = []  # a part's number, and its rows without a code
+        named = np.zeros(interim.rows, np.bool_)
+        for number, part in enumerate(parts):
+            asked = np.ones(len(part.ready), np.bool_) if part.alive is None else part.alive.copy()
+            if part.coded is not None:
+                rows, start = interim.rows_of[part.coded], interim.starts[part.coded]
+                rows = rows[: np.searchsorted(rows, len(asked))]  # of an older version, which has no others
+                self._numbers[part.coded] = number
+                named[start : start + len(rows)] = asked[rows]
+                asked[rows] = False
+            if asked.any():
+                self._late.append((number, np.flatnonzero(asked)))
+        self._named = None if named.all() else named  # the places asked for; None: all
+        self.coded = int(np.count_nonzero(named))  # rows asked for that have a code ...
+        self.late = sum(len(rows) for _, rows in self._late)  # ... and that have none
 
     def cost_s(self, nq: int, proposed: int) -> float:
         """An estimate of the time on one core, when so many coded rows are scored for each query."""
-        dim = int(self._packed.d)
-        scored = self._late_rows + proposed
-        return nq * (self._coded * dim * SCAN_S + scored * (PROPOSE_S + dim * SCORE_S))
+        dim = self._interim.dim
+        scan_s = self._interim.rows * dim * SCAN_S
+        return nq * (scan_s + proposed * PROPOSE_S + (proposed + self.late) * dim * SCORE_S)
 
-    def count(self, allowed: Sequence[Mask | None]) -> int:
-        """How many rows the parts' masks (rows,) allow; None: all of the part."""
+    def count(self, allowed: Sequence[Mask | None] | None) -> int:
+        """How many rows the parts' masks (rows,) allow, None: all of the part; without masks: all asked for."""
+        if allowed is None:
+            return self.coded + self.late
         return self.rows - sum(len(mask) - int(np.count_nonzero(mask)) for mask in allowed if mask is not None)
 
     def prefers_exact(self, count: int, nq: int, k: int, params: Mapping[str, Any]) -> bool:
@@ -153,73 +209,102 @@ class Covering:
         proposed = self._proposed(k, params, count)
         if 2 * k >= count or 2 * proposed >= self.rows:
             return True
-        exact_s = exact_cost_s(count, self.rows, int(self._packed.d), nq, unit=False)
+        exact_s = exact_cost_s(count, self.rows, self._interim.dim, nq, unit=False)
         return exact_s < (EXACT_WORTH if count < self.rows else 1.0) * self.cost_s(nq, proposed)
 
     def search(
-        self, queries: Matrix, k: int, params: Mapping[str, Any], allowed: Sequence[Mask | None], count: int
+        self, queries: Matrix, k: int, params: Mapping[str, Any], allowed: Sequence[Mask | None] | None, count: int
     ) -> tuple[Found, Mask]:
         """What was found among the `count` rows that the masks allow, and for which queries (nq,) it is not enough, so
         that they must be searched exactly. Among what is found are the best, but for what codes blur."""
-        ready = prepared(queries, self._metric)
-        nq = len(ready)
+        ready = prepared(queries, self._interim.metric)
         proposed = self._proposed(k, params, count)
-        asked, places = self._scan(ready, proposed)
-        found, late = self._scored(ready, asked, places, allowed)
-        needed = min(k if count == self.rows else late + ALLOWED_MIN * k, count)
-        each = np.bincount(found.queries, minlength=nq) if nq > 1 else np.array([len(found.queries)])
-        return found, each < needed
+        late = list(self._late_of(allowed))
+        all_named = allowed is None and self._named is None
+        scores, places = self._interim.search(ready, min(k + TIES, proposed) if all_named else proposed, proposed)
+        costs = self._costs(scores)
+        lacking = _broken(scores)
+        if not all_named:
+            kept = self._kept(places, allowed)
+            costs[~kept] = np.inf
+            needed = min(ALLOWED_MIN * k, count - sum(len(rows) for _, rows in late))
+            lacking |= np.count_nonzero(kept, axis=1) < needed
+        limits = _kth(costs, k)
+        chosen = np.nonzero(costs <= limits)
+        sources, rows = self._interim.at(places[chosen])
+        found = [Found(chosen[0], scores[chosen], self._numbers[sources], rows)]
+        found += [self._scored(ready, number, rows, limits) for number, rows in late]
+        return Found(*(np.concatenate(column) for column in zip(*found, strict=True))), lacking
 
-    def _scored(
-        self, ready: Matrix, asked: NDArray[np.int64], places: NDArray[np.int64], allowed: Sequence[Mask | None]
-    ) -> tuple[Found, int]:
-        """What is allowed of these coded rows, for these queries, and of all without a code; how many of the latter."""
-        nq = len(ready)
-        room = len(places) + nq * self._late_rows
-        queries, positions, scores = np.zeros(room, np.int64), np.empty(room, np.int64), np.empty(room, np.float32)
-        cuts = np.searchsorted(places, self._ends).tolist()
-        end = late_found = 0
-        ends = []
-        for number, (part, late, mask) in enumerate(zip(self._parts, self._late, allowed, strict=True)):
-            coded = slice(cuts[2 * number], cuts[2 * number + 1])
-            rows, whose = places[coded] - part.start, asked[coded]
-            if mask is not None:
-                kept = mask[rows]
-                rows, whose, late = rows[kept], whose[kept], late[mask[late]]
-            start, middle = end, end + len(rows)
-            end = middle + nq * len(late)
-            positions[start:middle] = rows
-            if nq > 1:
-                queries[start:middle] = whose
-                queries[middle:end] = np.arange(nq).repeat(len(late))
-            positions[middle:end].reshape(nq, -1)[:] = late
-            score_pairs(part.ready, ready, queries[start:end], positions[start:end], scores[start:end], self._metric)
-            ends.append(end)
-            late_found += len(late)
-        return Found(
-            queries[:end].astype(np.int32), with_worst(scores[:end], self._metric), positions[:end], ends
-        ), late_found
+    def _scored(self, ready: Matrix, number: int, rows: NDArray[np.int64], limits: Matrix) -> Found:
+        """Those of a part's rows that cost each query (nq,) no more than its limit (nq, 1)."""
+        positions = np.tile(rows, (len(ready), 1))
+        scores = pair_scores(self._parts[number].ready, ready, positions, self._interim.metric)
+        queries, places = np.nonzero(self._costs(scores) <= limits)
+        return Found(queries, scores[queries, places], np.full(len(queries), number), rows[places])
+
+    def _kept(self, places: NDArray[np.int64], allowed: Sequence[Mask | None] | None) -> Mask:
+        """Which places are asked for and allowed; -1 is none."""
+        kept: Mask = places >= 0
+        if self._named is not None:
+            kept &= self._named[places]
+        if allowed is not None:
+            sources, rows = self._interim.at(places)
+            for part, mask in zip(self._parts, allowed, strict=True):
+                if mask is not None and part.coded is not None:
+                    mine = sources == part.coded
+                    kept[mine] &= mask[rows[mine]]
+        return kept
+
+    def _late_of(self, allowed: Sequence[Mask | None] | None) -> Iterator[tuple[int, NDArray[np.int64]]]:
+        """The allowed rows without a code, by part."""
+        for number, rows in self._late:
+            mask = None if allowed is None else allowed[number]
+            yield number, rows if mask is None else rows[mask[rows]]
 
     def _proposed(self, k: int, params: Mapping[str, Any], count: int) -> int:
         """How many of the coded rows are scored when `count` of all rows are allowed. More care that is asked of the
         index it stands in for (ef, level) is taken here too."""
+        coded = self._interim.rows
         care = integer(params, "ef", EF_DEFAULT, 1, INT_MAX) / max(EF_DEFAULT, k)
         care = max(1.0, care) * integer(params, "level", 1, 1, INT_MAX)
-        wanted = (PROPOSED * k + PROPOSED_MORE) * care * max(1.0, self._coded / max(1, count))
-        return min(math.ceil(wanted), self._coded)
+        wanted = (PROPOSED * k + PROPOSED_MORE) * care * max(1.0, coded / max(1, count))
+        return min(math.ceil(wanted), coded)
 
-    def _scan(self, queries: Matrix, proposed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The coded rows proposed, in order, and which query each is for. FAISS' own method: its wrapper costs 2 us."""
-        nq = len(queries)
-        scores, places = np.empty((nq, proposed), np.float32), np.empty((nq, proposed), np.int64)
-        faiss.omp_set_num_threads(1)
-        self._packed.search_c(nq, faiss.swig_ptr(queries), proposed, faiss.swig_ptr(scores), faiss.swig_ptr(places))
-        flat = places.ravel()
-        if nq == 1:
-            flat.sort()
-            return np.zeros(proposed, np.int64), flat
-        order = np.argsort(flat)
-        return order // proposed, flat[order]
+    def _costs(self, scores: Matrix) -> Matrix:
+        """The smaller, the better: a copy."""
+        return -scores if larger_is_better(self._interim.metric) else scores.copy()
+
+
+@lru_cache(maxsize=256)
+def _breadth(factor: float) -> faiss.IndexRefineSearchParameters:
+    """How many rows are scored for each one wanted. Made once: it costs some us, and FAISS only reads it."""
+    return faiss.IndexRefineSearchParameters(k_factor=factor)
+
+
+def _broken(scores: Matrix) -> Mask:
+    """For which queries (nq,) some are beyond float32, or missing: FAISS does not order those."""
+    return np.logical_not(np.isfinite(scores).all(axis=1), dtype=np.bool_)
+
+
+def _kth(costs: Matrix, k: int) -> Matrix:
+    """The k-th smallest cost of each query (nq, 1), the largest number there is where there are fewer."""
+    if costs.shape[1] < k:
+        return np.full((len(costs), 1), WORST, np.float32)
+    return np.minimum(np.partition(costs, k - 1, axis=1)[:, k - 1 : k], WORST)
+
+
+def _usual(rows: Matrix) -> Matrix:
+    """The rows (n, dim) without those much longer than most: with codes for them the others would look all the same."""
+    squares = _squares(rows)
+    usual = np.median(squares[squares > 0]) if squares.any() else 0.0
+    return rows[squares <= UNUSUAL * usual]
+
+
+def _squares(rows: Matrix) -> NDArray[np.float64]:
+    """The squared length of each (n,)."""
+    squares: NDArray[np.float64] = np.square(rows, dtype=np.float64).sum(axis=1)
+    return squares
 
 
 def _among_prepared(metric: str) -> str:

@@ -52,22 +52,6 @@ def pair_scores(vectors: Matrix, queries: Matrix, positions: NDArray[np.int64], 
     return with_worst(scores, metric)
 
 
-def score_pairs(
-    vectors: Matrix,
-    queries: Matrix,
-    numbers: NDArray[np.int64],
-    positions: NDArray[np.int64],
-    scores: NDArray[np.float32],
-    metric: str,
-) -> None:
-    """Like `pair_scores`, into `scores` (n,), of the query number `numbers[i]` with the row at `positions[i]`, no -1.
-    All C-ordered. Scores beyond float32 are for `with_worst`."""
-    score = faiss.pairwise_indexed_inner_product if larger_is_better(metric) else faiss.pairwise_indexed_L2sqr
-    pairs = (faiss.swig_ptr(queries), faiss.swig_ptr(numbers), faiss.swig_ptr(vectors), faiss.swig_ptr(positions))
-    faiss.omp_set_num_threads(1)
-    score(vectors.shape[1], len(positions), *pairs, faiss.swig_ptr(scores))
-
-
 def with_worst(scores: NDArray[np.float32], metric: str) -> NDArray[np.float32]:
     """The scores, those beyond float32 replaced by the worst."""
     beyond = ~np.isfinite(scores)

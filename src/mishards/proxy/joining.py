@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 
 from mishards.clock import Clock
 from mishards.errors import Kind, MishardsError
+from mishards.wire.deadlines import Deadlines
 
 PATIENCE_S = 0.001  # longer searches are not worth waiting for
 
@@ -38,6 +39,7 @@ class Joining(Generic[Q, R]):
         self._weight_max = weight_max
         self._open: dict[object, _Group[Q, R]] = {}  # may be joined
         self._asking: dict[object, asyncio.Future[None]] = {}  # the newest under way; done when it is over
+        self._deadlines = Deadlines()
 
     async def ask(
         self, key: object, question: Q, weight: int, ask: Callable[[list[Q]], Awaitable[list[R]]], deadline_s: float
@@ -85,22 +87,44 @@ class Joining(Generic[Q, R]):
         if under_way is None:
             await asyncio.sleep(0)
         else:
-            await asyncio.wait((under_way,), timeout=PATIENCE_S)
+            await _over(under_way, PATIENCE_S)
 
     async def _follow(self, group: _Group[Q, R], deadline_s: float) -> R | None:
-        answer: asyncio.Future[R | None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[R | None] = loop.create_future()
         group.waiting.append(answer)
-        left_s = deadline_s - self._clock.monotonic_s()
+        self._deadlines.add(answer, loop.time() + deadline_s - self._clock.monotonic_s(), _late)
         try:
-            async with asyncio.timeout(left_s):
-                return await answer
-        except TimeoutError as error:
-            raise MishardsError(Kind.DEADLINE, "the request's time is up") from error
+            return await answer
+        finally:
+            self._deadlines.remove(answer)
 
     def _close(self, key: object, group: _Group[Q, R]) -> None:
         """Nobody joins any more. A full group may have been followed by another one of the same key."""
         if self._open.get(key) is group:
             del self._open[key]
+
+
+async def _over(future: asyncio.Future[None], wait_s: float) -> None:
+    """Returns when the future is done, or after `wait_s`: `asyncio.wait` of one, at a third of its cost."""
+    loop = asyncio.get_running_loop()
+    over: asyncio.Future[None] = loop.create_future()
+
+    def end(_: object = None) -> None:
+        if not over.done():
+            over.set_result(None)
+
+    timer = loop.call_later(wait_s, end)
+    future.add_done_callback(end)
+    try:
+        await over
+    finally:
+        timer.cancel()
+        future.remove_done_callback(end)
+
+
+def _late() -> MishardsError:
+    return MishardsError(Kind.DEADLINE, "the request's time is up")
 
 
 def _settle(group: _Group[Q, R], error: Exception | None) -> None:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from mishards.clock import LOGICAL_BITS, Clock
 from mishards.errors import Kind, MishardsError
 from mishards.metadata.manifest import Manifest
-from mishards.model import CollectionId, Consistency, File, FileKind, NodeId, Version
+from mishards.model import CollectionId, Consistency, File, FileKind, Version
 from mishards.proxy.catalog import Catalog, readable_partitions
 from mishards.proxy.plan import Plan, make_plan
 from mishards.proxy.readers import Readers
 from mishards.proxy.requests import Reading
-from mishards.proxy.scatter import A, PartAnswer, ReplanError, Scatter
+from mishards.proxy.scatter import A, PartAnswer, Placed, ReplanError, Scatter
 from mishards.proxy.versions import Versions
 from mishards.schema.expiry import expired_ts
 from mishards.wire.membership import Membership
@@ -26,7 +25,8 @@ REPLANS_MAX = 5
 MEMBER_WAIT_S = 5.0  # for the first reader to be known
 PLANS_KEPT_MAX = 1024
 
-Planned = tuple[Plan, dict[str, tuple[NodeId, ...]]]
+Planned = tuple[Plan, Placed]
+_Layout = tuple[CollectionId, Version]  # the oldest one that a request may use
 
 
 def check_size(size: int, bytes_max: int) -> None:
@@ -71,7 +71,7 @@ class ReadPath:
         self._placement = placement
         self._clock = clock
         self._plans: dict[object, tuple[object, Planned]] = {}  # with what they depend on
-        self._in_use: dict[tuple[CollectionId, Version], int] = {}  # oldest layouts -> requests under way
+        self._in_use: dict[_Layout, int] = {}  # requests under way
         self.scatter = scatter
 
     async def reach(self, request: Reading) -> Reached:
@@ -116,7 +116,6 @@ class ReadPath:
             plan, placed = make(request, manifest)
             try:
                 answers = await self.scatter.ask_all(
-                    plan.files,
                     placed,
                     lambda reader, files, left_s, plan=plan: ask(reader, plan, files, left_s),  # type: ignore[misc]
                     reached.deadline_s,
@@ -140,17 +139,9 @@ class ReadPath:
         except TimeoutError as error:
             raise MishardsError(Kind.DEADLINE, f"not answered within {request.timeout_s:g} s") from error
 
-    @contextmanager
-    def using(self, manifest: Manifest) -> Iterator[None]:
+    def using(self, manifest: Manifest) -> _Use:
         """Around all that a request does with plans of this collection: they use no older layout than is known now."""
-        key = (manifest.collection.id, manifest.oldest)
-        self._in_use[key] = self._in_use.get(key, 0) + 1
-        try:
-            yield
-        finally:
-            self._in_use[key] -= 1
-            if not self._in_use[key]:
-                del self._in_use[key]
+        return _Use(self._in_use, (manifest.collection.id, manifest.oldest))
 
     def layouts_in_use(self) -> dict[CollectionId, Version]:
         """By collection the oldest layout that a request under way may use (P12)."""
@@ -163,7 +154,8 @@ class ReadPath:
         """The plan at the manifest's version, kept until something it depends on changes (P18)."""
         collection = manifest.collection
         key = (collection.id, request.partitions)
-        state = (collection.updated_ts, manifest.version, manifest.head, self._readers.epoch)
+        epochs = (self._readers.epoch, self._membership.epoch)
+        state = (collection.updated_ts, manifest.version, manifest.head, epochs)
         known = self._plans.get(key)
         if known is not None and known[0] == state:
             return known[1]
@@ -189,10 +181,26 @@ class ReadPath:
             ready,
             manifest.head,
         )
-        placed = self._placement.of(
+        nodes = self._placement.of(
             collection,
             lambda: [file for file in manifest.files.values() if file.kind is FileKind.SEGMENT and not file.removed],
             self._membership.of("reader"),
             (self._membership.epoch, manifest.layout),
         )
-        return plan, placed
+        return plan, Placed(plan.files, nodes)
+
+
+class _Use:
+    """Counts a request in and out; `contextlib.contextmanager` would take ten times as long."""
+
+    def __init__(self, in_use: dict[_Layout, int], layout: _Layout) -> None:
+        self._in_use = in_use
+        self._layout = layout
+
+    def __enter__(self) -> None:
+        self._in_use[self._layout] = self._in_use.get(self._layout, 0) + 1
+
+    def __exit__(self, *failure: object) -> None:
+        self._in_use[self._layout] -= 1
+        if not self._in_use[self._layout]:
+            del self._in_use[self._layout]

@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from mishards.clock import Clock
 from mishards.errors import Kind, MishardsError
-from mishards.model import CollectionId, File, FileKind, NodeId, Version
-from mishards.proxy.assign import assign
+from mishards.model import CollectionId, File, NodeId, Version
+from mishards.proxy.assign import Choices, Part
 from mishards.proxy.hedging import Budget, Hedging
 from mishards.proxy.readers import Readers
 from mishards.proxy.telling import Telling
@@ -47,10 +47,24 @@ A = TypeVar("A", bound=Answer)
 B = TypeVar("B")
 
 
-@dataclass(frozen=True, slots=True)
-class PartAnswer(Generic[A]):
+class PartAnswer(NamedTuple, Generic[A]):
     node: NodeId
     answer: A
+
+
+@dataclass(slots=True)
+class Placed:
+    """The files of a plan and where they belong, node ids by placement key. Kept with the plan, it remembers where its
+    files may go."""
+
+    files: Sequence[File]
+    nodes: Mapping[str, Sequence[NodeId]]
+    rows: int = 0
+    choices: Choices | None = None
+    state: object = None  # of the readers, that `choices` are made for
+
+    def __post_init__(self) -> None:
+        self.rows = sum(file.rows for file in self.files)
 
 
 class ReplanError(Exception):
@@ -78,20 +92,19 @@ class Scatter:
 
     async def ask_all(
         self,
-        files: Sequence[File],
-        placed: Mapping[str, Sequence[NodeId]],
+        placed: Placed,
         ask: Callable[[ReaderService, tuple[int, ...], float], Awaitable[A]],
         deadline_s: float,
     ) -> list[PartAnswer[A]]:
         """Every file answered by exactly one part (I13), and as many rows covered as planned (I14). `deadline_s` is a
         monotonic time; `ask` gets a reader, file ids and the seconds left. Raises the first error of a part."""
-        parts = self._assign(files, placed, ())
-        answered = await all_of([self._part(node, mine, placed, ask, deadline_s) for node, mine in parts.items()])
+        parts = self._choices(placed).parts(self._readers.load)
+        answered = await all_of([self._part(part, placed, ask, deadline_s) for part in parts])
         answers = [answer for some in answered for answer in some]
-        planned, covered = sum(file.rows for file in files), sum(part.answer.covered for part in answers)
-        if planned != covered:
+        covered = sum([part.answer.covered for part in answers])
+        if placed.rows != covered:
             raise MishardsError(
-                Kind.INTERNAL, f"{covered} rows answered, {planned} planned; no partial answer is given"
+                Kind.INTERNAL, f"{covered} rows answered, {placed.rows} planned; no partial answer is given"
             )
         return answers
 
@@ -119,20 +132,19 @@ class Scatter:
 
     async def _part(
         self,
-        node: NodeId,
-        files: Sequence[File],
-        placed: Mapping[str, Sequence[NodeId]],
+        part: Part,
+        placed: Placed,
         ask: Callable[[ReaderService, tuple[int, ...], float], Awaitable[A]],
         deadline_s: float,
         excluded: tuple[NodeId, ...] = (),
         rounds: int = 0,
     ) -> list[PartAnswer[A]]:
-        ids = tuple(file.id for file in files)
+        node = part.node
         try:
-            return [await self._ask_hedged(node, files, lambda reader, left_s: ask(reader, ids, left_s), deadline_s)]
+            return [await self._ask_hedged(part, lambda reader, left_s: ask(reader, part.ids, left_s), deadline_s)]
         except MishardsError as error:
             if error.kind is Kind.NOT_CAUGHT_UP and error.detail:
-                await self._tell(node, files[0].collection_id, error, deadline_s)
+                await self._tell(node, part.files[0].collection_id, error, deadline_s)
             if error.kind not in ELSEWHERE or rounds >= ROUNDS_MAX or not self._budget.take():
                 raise
             if self._clock.monotonic_s() >= deadline_s:
@@ -141,10 +153,9 @@ class Scatter:
         if not self._readers.usable(excluded):  # everyone failed once: give them a moment and start over
             await asyncio.sleep(ROUND_PAUSE_S)
             excluded = ()
-        parts = self._assign(files, placed, excluded)
-        answered = await all_of(
-            [self._part(n, mine, placed, ask, deadline_s, excluded, rounds + 1) for n, mine in parts.items()]
-        )
+        choices = Choices(part.files, placed.nodes, self._readers.usable(excluded), self._readers.is_ready)
+        parts = choices.parts(self._readers.load)
+        answered = await all_of([self._part(other, placed, ask, deadline_s, excluded, rounds + 1) for other in parts])
         return [answer for some in answered for answer in some]
 
     async def _tell(self, node: NodeId, collection_id: CollectionId, error: MishardsError, deadline_s: float) -> None:
@@ -154,36 +165,28 @@ class Scatter:
             left_s = deadline_s - self._clock.monotonic_s()
             await self._telling.tell(member, collection_id, Version(int(error.detail)), left_s)
 
-    def _assign(
-        self, files: Sequence[File], placed: Mapping[str, Sequence[NodeId]], excluded: tuple[NodeId, ...]
-    ) -> dict[NodeId, list[File]]:
+    def _choices(self, placed: Placed) -> Choices:
+        """Found anew when a reader has come, gone, failed, recovered, or has other files ready than before."""
         readers = self._readers
-        return assign(files, placed, readers.usable(excluded), readers.is_ready, readers.load)
+        usable = readers.usable()
+        state = (readers.epoch, usable)
+        if placed.choices is None or placed.state != state:
+            placed.choices = Choices(placed.files, placed.nodes, usable, readers.is_ready)
+            placed.state = state
+        return placed.choices
 
     async def _ask_hedged(
-        self,
-        node: NodeId,
-        files: Sequence[File],
-        ask: Callable[[ReaderService, float], Awaitable[A]],
-        deadline_s: float,
+        self, part: Part, ask: Callable[[ReaderService, float], Awaitable[A]], deadline_s: float
     ) -> PartAnswer[A]:
-        """The answer of `node`, or of another reader that has all the files ready when `node` is late."""
+        """The answer of the part's node, or of another reader that has all the files ready when that is late."""
+        if part.spare is None:
+            return PartAnswer(part.node, await self._ask(part.node, ask, deadline_s))
 
         async def answer(of: NodeId) -> PartAnswer[A]:
             return PartAnswer(of, await self._ask(of, ask, deadline_s))
 
-        spare = self._spare(node, files)
-        if spare is None:
-            return await answer(node)
-        return await self._hedging.first_answer(files[0].collection_id, lambda: answer(node), lambda: answer(spare))
-
-    def _spare(self, node: NodeId, files: Sequence[File]) -> NodeId | None:
-        """Another usable reader that needs to load nothing for these files; fresh rows load in a moment."""
-        readers = self._readers
-        for other in readers.usable((node,)):
-            if all(file.kind is FileKind.ROWS or readers.is_ready(other, file) for file in files):
-                return other
-        return None
+        node, spare, part_class = part.node, part.spare, part.files[0].collection_id
+        return await self._hedging.first_answer(part_class, lambda: answer(node), lambda: answer(spare))
 
     async def _ask(self, node: NodeId, ask: Callable[[ReaderService, float], Awaitable[B]], deadline_s: float) -> B:
         left_s = deadline_s - self._clock.monotonic_s()

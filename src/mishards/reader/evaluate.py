@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import msgspec
@@ -66,9 +67,9 @@ class Question:
 
 
 class Candidates(NamedTuple):
-    """Rows of one source that may be among the best, at most k of each query but for ties."""
+    """Rows that may be among the best."""
 
-    source: int
+    sources: NDArray[np.int32]  # their numbers
     queries: NDArray[np.int32]
     scores: NDArray[np.float32]
     rows: NDArray[np.int64]  # positions in the source
@@ -89,9 +90,9 @@ def search(
         return gather((), question.text_keys), np.zeros(nq, np.int32)
     if len(parts) > 1 or groups:
         return best(_contenders(sources, parts, nq, k, question.metric), nq, question.metric, k)
-    number, queries, scores, rows = parts[0]
-    source = sources[number]
-    hits = Hits(queries, scores, *_looked_up(source, rows), np.full(len(rows), number, np.int32), rows)
+    numbers, queries, scores, rows = parts[0]
+    source = sources[int(numbers[0])]
+    hits = Hits(queries, scores, *_looked_up(source, rows), numbers, rows)
     if source.ordered and question.radius is None:  # sorted already
         return first_hits(hits, np.bincount(queries, minlength=nq).astype(np.int32), k)
     return best(hits, nq, question.metric, k)
@@ -99,22 +100,14 @@ def search(
 
 def _contenders(sources: Sequence[Source], parts: Sequence[Candidates], nq: int, k: int, metric: str) -> Hits:
     """Those at least as good as the k-th of their query: the merge decides between equals by key."""
-    ends = np.cumsum([len(part.rows) for part in parts])
-    scores = np.concatenate([part.scores for part in parts])
-    queries = np.concatenate([part.queries for part in parts])
-    rows = np.concatenate([part.rows for part in parts])
+    numbers, queries, scores, rows = (np.concatenate(column) for column in zip(*parts, strict=True))
+    kept = np.arange(len(rows))
     if len(rows) > k:
         kept = _as_good_as_kth(queries, -scores if metric in LARGER_IS_BETTER else scores, nq, k)
-        ends = np.searchsorted(kept, ends)
-        scores, queries, rows = scores[kept], queries[kept], rows[kept]
-    numbers = np.empty(len(rows), np.int32)
-    found = []
-    start = 0
-    for part, end in zip(parts, ends.tolist(), strict=True):
-        numbers[start:end] = part.source
-        if start < end:
-            found.append(_looked_up(sources[part.source], rows[start:end]))
-        start = end
+    kept = kept[np.argsort(numbers[kept], kind="stable")]
+    numbers, queries, scores, rows = numbers[kept], queries[kept], scores[kept], rows[kept]
+    ends = [*(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(numbers)]
+    found = [_looked_up(sources[int(numbers[end - 1])], rows[start:end]) for start, end in pairwise([0, *ends])]
     keys, files, places = (np.concatenate(column) for column in zip(*found, strict=True))
     return Hits(queries, scores, keys, files, places, numbers, rows)
 
@@ -142,13 +135,13 @@ def cost_s(sources: Sequence[Source], question: Question, groups: Sequence[Group
     total = 0.0
     grouped: set[int] = set()
     for group in groups:
-        total += index_s + group.covering.cost_s(nq, PROPOSED_USUAL)
+        total += group.covering.cost_s(nq, PROPOSED_USUAL)
         grouped.update(group.members)
     for number, source in enumerate(sources):
         if question.index_id and source.index(question.index_id) is not None:
             total += index_s
         elif number not in grouped:
-            total += nq * source.rows * dim / EXACT_FLOPS
+            total += nq * source.alive_count * dim / EXACT_FLOPS
         if not question.condition.filter.is_all:
             total += source.rows * 2e-9 + 2e-4
     return total
@@ -179,27 +172,22 @@ def _selected_by_key(source: Source, row_filter: Filter) -> Mask:
 
 def _search_group(sources: Sequence[Source], group: Group, question: Question) -> list[Candidates]:
     """Through the interim index, or each source exactly where that is better or the index finds too little."""
-    allowed = [selected(sources[number], question.condition) for number in group.members]
+    allowed = None
+    if not question.condition.filter.is_all:
+        allowed = [selected(sources[number], question.condition) for number in group.members]
     count = group.covering.count(allowed)
     queries, k, params = question.queries, question.k, question.params
     if group.covering.prefers_exact(count, len(queries), k, params):
         return _each_exactly(sources, group, question)
     found, lacking = group.covering.search(queries, k, params, allowed, count)
-    parts = []
-    start = 0
-    for number, end in zip(group.members, found.ends, strict=True):
-        if start < end:
-            parts.append(
-                Candidates(number, found.queries[start:end], found.scores[start:end], found.positions[start:end])
-            )
-        start = end
-    if lacking.any():
-        numbers = np.flatnonzero(lacking).astype(np.int32)
-        exact = _each_exactly(sources, group, replace(question, queries=queries[numbers]))
-        kept = [_only(part, ~lacking[part.queries]) for part in parts]
-        parts = [part for part in kept if len(part.rows)]
-        parts += [part._replace(queries=numbers[part.queries]) for part in exact]
-    return parts
+    numbers = np.array(group.members, np.int32)[found.parts]
+    part = Candidates(numbers, found.queries.astype(np.int32), found.scores, found.positions)
+    if not lacking.any():
+        return [part]
+    few = np.flatnonzero(lacking).astype(np.int32)
+    exact = _each_exactly(sources, group, replace(question, queries=queries[few]))
+    enough = _only(part, ~lacking[part.queries])
+    return [enough, *(each._replace(queries=few[each.queries]) for each in exact)]
 
 
 def _each_exactly(sources: Sequence[Source], group: Group, question: Question) -> list[Candidates]:
@@ -209,7 +197,7 @@ def _each_exactly(sources: Sequence[Source], group: Group, question: Question) -
 
 
 def _only(part: Candidates, kept: Mask) -> Candidates:
-    return Candidates(part.source, part.queries[kept], part.scores[kept], part.rows[kept])
+    return Candidates(part.sources[kept], part.queries[kept], part.scores[kept], part.rows[kept])
 
 
 def _search_source(source: Source, number: int, question: Question) -> Candidates | None:
@@ -219,10 +207,10 @@ def _search_source(source: Source, number: int, question: Question) -> Candidate
     if count == 0:
         return None
     if question.radius is not None:
-        part = Candidates(number, *_in_range(source, allowed, question))
+        queries, scores, rows = _in_range(source, allowed, question)
     else:
-        part = Candidates(number, *_nearest(source, allowed, count, question))
-    return part if len(part.rows) else None
+        queries, scores, rows = _nearest(source, allowed, count, question)
+    return Candidates(np.full(len(rows), number, np.int32), queries, scores, rows) if len(rows) else None
 
 
 def _count(source: Source, allowed: Mask | None) -> int:

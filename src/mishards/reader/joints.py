@@ -1,6 +1,6 @@
 """Which sources without an index are searched together, and through which interim index (P9).
 
-What a search spends on each source is mostly Python, so all small ones share one scan of codes. An interim index is
+What a search spends on each source is mostly Python, so all small ones share one call of FAISS. An interim index is
 made in a thread (`nursery.py`) for the sources that a search named; later searches, which name newer versions of them,
 use it too: rows that came since have no codes and are scored, and codes of what is not named any more are left out.
 """
@@ -11,19 +11,22 @@ from collections.abc import Sequence
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
-from mishards.index.interim import Codebook, Codes, Covering, Interim, Part
+import numpy as np
+
+from mishards.index.interim import Codebook, Coded, Covering, Interim, Part
 from mishards.ports import Matrix
 from mishards.reader.interims import Interims, Key
 from mishards.reader.source import Source
 
 FLOATS_MIN = 1 << 18  # of sources together; fewer are scanned as they are
 FLOATS_MAX = 32 << 20  # of one source: half a second of encoding, 0.2 ms of scanning; more wait for the builder's index
-JOINED_FLOATS_MAX = 16 << 20  # of several: their codes are copied whenever enough rows have come
-LAG_ROWS_MIN = 256  # rows without a code until that is worth it ...
-LAG_SHARE = 1 / 128  # ... or that share of those with one
+JOINED_FLOATS_MAX = 16 << 20  # of several: codes and vectors are copied whenever enough rows have come
+LAG_ROWS_MIN = 512  # rows without a code until that is worth it ...
+LAG_SHARE = 1 / 64  # ... or that share of those with one
 NEW_ROWS_MAX = 1024  # a source without any code is scored row by row up to it, beyond by matrix products
-OTHERS_MAX = 0.5  # of the codes of an interim index may be of sources that a search does not name ...
-OTHERS_KEPT = 0.25  # ... but with so many another one is made
+OTHERS_MAX = 0.5  # of the codes of an interim index may be of rows that a search does not ask for ...
+OTHERS_KEPT = 0.25  # ... but with so many another one is made, without them
+DEAD_KEPT = 0.1  # of a source's rows may be coded though nobody asks for them; of more none is
 KEPT_MAX = 64  # interim indexes of a collection; sets of sources differ by the partitions that searches name
 PLANS_MAX = 4  # kept: searches name the newest version, or the one before for a moment
 
@@ -47,11 +50,16 @@ NO_PLAN = Plan()
 
 
 class Joint(NamedTuple):
-    """An interim index, and where in it the codes of each source are: start and count."""
+    """An interim index, and the number in it of what is coded of each source."""
 
     interim: Interim
-    spans: WeakKeyDictionary[Interims, tuple[int, int]]
+    numbers: WeakKeyDictionary[Interims, int]
     sources: int  # it was made of; of some nothing may be left
+
+    def coded(self, source: Source) -> int:
+        """How many rows of the source have a code, in some version of it."""
+        number = self.numbers.get(source.interims)
+        return 0 if number is None else len(self.interim.rows_of[number])
 
 
 class Joints:
@@ -70,7 +78,10 @@ class Joints:
         for known, known_key, known_index, plan in self._plans:
             if known is sources and known_key == key and known_index == index_id:
                 return plan
-        bare = [number for number, source in enumerate(sources) if source.index(index_id) is None]
+        self._joints = {key: [joint for joint in joints if joint.numbers] for key, joints in self._joints.items()}
+        bare = [
+            number for number, source in enumerate(sources) if source.index(index_id) is None and source.alive_count
+        ]
         plan = self._planned(sources, key, bare, dim) if bare else NO_PLAN
         self._plans = [(sources, key, index_id, plan), *self._plans[: PLANS_MAX - 1]]
         return plan
@@ -80,7 +91,7 @@ class Joints:
         kept = [
             other
             for other in self._joints.get(key, [])
-            if len(other.spans) == other.sources and not all(origin in joint.spans for origin in other.spans)
+            if len(other.numbers) == other.sources and not all(origin in joint.numbers for origin in other.numbers)
         ]
         self._joints[key] = [*kept[1 - KEPT_MAX :], joint]
         self._plans = []
@@ -91,21 +102,23 @@ class Joints:
 
     def _planned(self, sources: Sequence[Source], key: Key, bare: Sequence[int], dim: int) -> Plan:
         groups, wanted = [], []
-        for members in together([(number, sources[number].rows * dim) for number in bare]):
+        for members in together([(number, sources[number].alive_count * dim) for number in bare]):
             named = [sources[number] for number in members]
             joint = self._joint(key, named)
             if joint is None:
                 wanted.append(members)
                 continue
-            spans = [_span(joint, source) for source in named]
             covered = [
-                (number, source, span)
-                for number, source, span in zip(members, named, spans, strict=True)
-                if span[1] or source.rows <= NEW_ROWS_MAX
+                (number, source)
+                for number, source in zip(members, named, strict=True)
+                if source.interims in joint.numbers or source.alive_count <= NEW_ROWS_MAX
             ]
-            parts = [Part(*span, source.prepared(*key)) for _, source, span in covered]
-            groups.append(Group(tuple(number for number, _, _ in covered), joint.interim.over(parts)))
-            if _lags(joint, sum(source.rows for source in named), sum(span[1] for span in spans)):
+            parts = [
+                Part(source.prepared(*key), source.alive, joint.numbers.get(source.interims)) for _, source in covered
+            ]
+            covering = joint.interim.over(parts)
+            groups.append(Group(tuple(number for number, _ in covered), covering))
+            if len(covered) < len(named) or _lags(covering, joint.interim.rows):
                 wanted.append(members)
         return Plan(tuple(groups), tuple(wanted))
 
@@ -113,23 +126,17 @@ class Joints:
         """The one with most codes of these sources, if not too many are of others."""
         best, most = None, 0
         for joint in self._joints.get(key, ()):
-            coded = sum(_span(joint, source)[1] for source in named)
+            coded = sum(joint.coded(source) for source in named)
             if coded > most and coded >= (1 - OTHERS_MAX) * joint.interim.rows:
                 best, most = joint, coded
         return best
 
 
-def _span(joint: Joint, source: Source) -> tuple[int, int]:
-    """Where the codes of the source are. None of an older version than they are of, which has fewer rows."""
-    start, count = joint.spans.get(source.interims, (0, 0))
-    return (start, count) if count <= source.rows else (0, 0)
-
-
-def _lags(joint: Joint, rows: int, coded: int) -> bool:
-    """Whether a new one is worth its time."""
-    if rows - coded >= max(LAG_ROWS_MIN, LAG_SHARE * coded):
+def _lags(covering: Covering, rows: int) -> bool:
+    """Whether one that is better than this, with codes of so many rows, is worth its time."""
+    if covering.late >= max(LAG_ROWS_MIN, LAG_SHARE * covering.coded):
         return True
-    return coded < (1 - OTHERS_KEPT) * joint.interim.rows
+    return covering.coded < (1 - OTHERS_KEPT) * rows
 
 
 def together(sizes: Sequence[tuple[int, int]]) -> list[tuple[int, ...]]:
@@ -151,17 +158,18 @@ def together(sizes: Sequence[tuple[int, int]]) -> list[tuple[int, ...]]:
 
 
 def made(key: Key, sources: Sequence[Source]) -> Joint:
-    """An interim index over all rows of these sources. CPU-bound, up to a second; one call at a time."""
+    """An interim index over the rows of these sources. CPU-bound, up to a second; one call at a time."""
     matrices = [source.prepared(*key) for source in sources]
     book = _book(key, sources, matrices)
-    codes: list[Codes] = []
-    spans: WeakKeyDictionary[Interims, tuple[int, int]] = WeakKeyDictionary()
-    start = 0
+    coded: list[Coded] = []
+    numbers: WeakKeyDictionary[Interims, int] = WeakKeyDictionary()
     for source, ready in zip(sources, matrices, strict=True):
-        codes.append(source.interims.codes(key, book, ready))
-        spans[source.interims] = (start, len(ready))
-        start += len(ready)
-    return Joint(Interim(book, codes, key[1]), spans, len(sources))
+        rows = None
+        if source.alive is not None and source.alive_count < (1 - DEAD_KEPT) * source.rows:
+            rows = np.flatnonzero(source.alive)
+        numbers[source.interims] = len(coded)
+        coded.append(Coded(ready, source.interims.codes(key, book, ready), rows))
+    return Joint(Interim(book, coded, key[1]), numbers, len(coded))
 
 
 def _book(key: Key, sources: Sequence[Source], matrices: Sequence[Matrix]) -> Codebook:

@@ -101,7 +101,7 @@ class ReaderNode:
     # ---------------------------------------------------------------------------------------------------- service
 
     async def search(self, request: m.SearchPart) -> m.SearchHits:
-        quick = self._searched_at_once(request)
+        quick = self.search_at_once(request)
         if quick is not None:
             return quick
         async with self._admitted(request.deadline_s):
@@ -119,7 +119,7 @@ class ReaderNode:
                 return self._answer(request, schema, sources, hits, counts)
             return await self._in_pool(lambda: self._answer(request, schema, sources, hits, counts))
 
-    def _searched_at_once(self, request: m.SearchPart) -> m.SearchHits | None:
+    def search_at_once(self, request: m.SearchPart) -> m.SearchHits | None:
         """The answer of a short search over files that are all here; None when there is anything to wait for."""
         if self.in_flight >= self._settings.in_flight_max:
             return None

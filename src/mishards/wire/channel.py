@@ -7,6 +7,8 @@ whether a call may be repeated is the caller's knowledge (P17).
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,6 +17,7 @@ import msgspec
 from mishards.clock import Clock
 from mishards.errors import Kind, MishardsError
 from mishards.wire.connection import Connection
+from mishards.wire.deadlines import Deadlines
 from mishards.wire.frames import CODECS, CODECS_BY_NAME, FRAME_BYTES_MAX, Frame, FrameKind, decode_error, encode_frame
 
 CONNECT_S_MAX = 2.0
@@ -33,6 +36,7 @@ class Channel:
         self._connecting = asyncio.Lock()
         self._failed: tuple[float, str] | None = None  # when the last attempt failed, and why
         self._pending: dict[int, asyncio.Future[Any]] = {}
+        self._deadlines = Deadlines()
         self._last_id = 0
         self._closed = False
 
@@ -41,45 +45,56 @@ class Channel:
 
         PEER_LOST: not reachable, or lost on the way (the peer may have acted); DEADLINE: no answer within `deadline_s`.
         When the call ends without an answer, by its deadline or by cancellation, the peer is told to stop."""
+        loop = asyncio.get_running_loop()
         number = CODECS_BY_NAME[method].method.number
-        limit = asyncio.timeout(deadline_s)
-        ends_s = self._clock.monotonic_s() + deadline_s
-        try:
-            async with limit:
-                connection = self._connection or await self._connect()
-                await connection.writable()
-                left_s = ends_s - self._clock.monotonic_s()
-                return await self._exchange(connection, number, request, left_s)
-        except TimeoutError as error:
-            raise MishardsError(
-                Kind.DEADLINE, f"no answer from {self.address} to {method} within {deadline_s:g} s"
-            ) from error
-
-    def close(self) -> None:
-        """Fail the calls in flight and every later one with PEER_LOST."""
-        self._closed = True
-        if self._connection is not None:
-            self._lose(self._connection, "channel closed")
-
-    async def _exchange(self, connection: Connection, number: int, request: Any, left_s: float) -> Any:
+        late = partial(self._late, method, deadline_s)
+        ends_s = loop.time() + deadline_s
+        connection = self._connection
+        if connection is None or connection.clogged:
+            connection = await self._waited_for(deadline_s, late)
         request_id = self._next_id()
+        left_s = ends_s - loop.time()
         frame = encode_frame(
             FrameKind.REQUEST, number, request_id, request, deadline_s=left_s, body_bytes_max=self._body_bytes_max
         )
-        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[Any] = loop.create_future()
         self._pending[request_id] = answer
+        self._deadlines.add(answer, ends_s, late)
         connection.send(frame)
         try:
             return await answer
         finally:
+            self._deadlines.remove(answer)
             if self._pending.pop(request_id, None) is not None:  # nobody answered
                 connection.send(encode_frame(FrameKind.CANCEL, number, request_id))
+
+    def close(self) -> None:
+        """Fail the calls in flight and every later one with PEER_LOST."""
+        self._closed = True
+        self._deadlines.close()
+        if self._connection is not None:
+            self._lose(self._connection, "channel closed")
 
     def _next_id(self) -> int:
         self._last_id = (self._last_id + 1) % REQUEST_IDS
         return self._last_id
 
+    def _late(self, method: str, deadline_s: float) -> MishardsError:
+        return MishardsError(Kind.DEADLINE, f"no answer from {self.address} to {method} within {deadline_s:g} s")
+
     # ------------------------------------------------------------------------------------------------ connection
+
+    async def _waited_for(self, wait_s: float, late: Callable[[], MishardsError]) -> Connection:
+        """The connection, made if need be, as soon as it takes frames."""
+        try:
+            async with asyncio.timeout(wait_s):
+                connection = self._connection or await self._connect()
+                await connection.writable()
+        except TimeoutError as error:
+            raise late() from error
+        if connection is not self._connection:
+            raise self._lost("connection closed")
+        return connection
 
     async def _connect(self) -> Connection:
         async with self._connecting:

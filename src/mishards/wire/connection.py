@@ -1,6 +1,7 @@
 """One kept-alive connection between two processes: frames in, frames out. Both ends of the wire are built on it.
 
-Frames that are sent within one turn of the event loop leave in one system call.
+A frame leaves at once, in a system call of its own. Gathering those of one turn of the event loop would spare calls
+where many are sent, and cost every lone one another turn.
 """
 
 from __future__ import annotations
@@ -30,7 +31,6 @@ class Connection(asyncio.Protocol):
         self._on_lost = on_lost
         self._on_made = on_made
         self._parser = FrameParser(body_bytes_max)
-        self._outbox: list[bytearray] = []
         self._writable = asyncio.Event()
         self._writable.set()
         self._transport: asyncio.Transport | None = None
@@ -41,13 +41,15 @@ class Connection(asyncio.Protocol):
         """Whether frames can still leave."""
         return self._transport is not None
 
+    @property
+    def clogged(self) -> bool:
+        """Whether the peer takes less than what is sent."""
+        return not self._writable.is_set()
+
     def send(self, frame: bytearray) -> None:
-        """Queue a frame; it leaves at the end of this turn of the loop. Dropped when the connection is over."""
-        if self._transport is None:
-            return
-        if not self._outbox:
-            asyncio.get_running_loop().call_soon(self._flush)
-        self._outbox.append(frame)
+        """Send a frame. Dropped when the connection is over."""
+        if self._transport is not None:
+            self._transport.write(frame)
 
     async def writable(self) -> None:
         """Wait until the peer has taken enough of what was sent; returns at once when the connection is over."""
@@ -55,23 +57,17 @@ class Connection(asyncio.Protocol):
             await self._writable.wait()
 
     def close(self) -> None:
-        """Send what is queued, then close; `on_lost` follows."""
-        self._flush()
+        """Close when what was sent has left; `on_lost` follows."""
         transport, self._transport = self._transport, None
         if transport is not None:
             transport.close()
 
     def abort(self, reason: str) -> None:
-        """Close at once, dropping what is queued; `on_lost` follows with this reason."""
+        """Close at once, dropping what has not left; `on_lost` follows with this reason."""
         transport, self._transport = self._transport, None
         if transport is not None:
             self._refusal = reason
             transport.abort()
-
-    def _flush(self) -> None:
-        if self._transport is not None and self._outbox:
-            self._transport.writelines(self._outbox)
-        self._outbox = []
 
     # ---------------------------------------------------------------------------------------- asyncio.Protocol
 
@@ -98,7 +94,6 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
-        self._outbox = []
         self._writable.set()
         self._on_lost(self, self._refusal or (str(exc) if exc else "connection closed"))
 

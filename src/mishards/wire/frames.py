@@ -33,6 +33,9 @@ class FrameKind(IntEnum):
     CANCEL = 4
 
 
+_KINDS = frozenset(map(int, FrameKind))
+
+
 class Frame(NamedTuple):
     kind: int
     method: int
@@ -88,25 +91,27 @@ class FrameParser:
                 return []
             data, self._held = self._held, bytearray()
         frames: list[Frame] = []
-        view, at = memoryview(data), 0
-        while (end := self._end_of_frame(data, at)) <= len(data):
-            _, kind, method, request_id, deadline_ms = _HEADER.unpack_from(data, at)
-            frames.append(Frame(kind, method, request_id, deadline_ms, view[at + _HEADER.size : end]))
-            at = end
-        self._wanted = end - at
-        self._held += view[at:]
+        view, at, end = memoryview(data), 0, len(data)
+        self._wanted = _HEADER.size
+        while end - at >= _HEADER.size:
+            body_bytes, kind, method, request_id, deadline_ms = _HEADER.unpack_from(data, at)
+            self._check(kind, body_bytes)
+            body_at = at + _HEADER.size
+            after = body_at + body_bytes
+            if after > end:
+                self._wanted = after - at
+                break
+            frames.append(Frame(kind, method, request_id, deadline_ms, view[body_at:after]))
+            at = after
+        if at < end:
+            self._held += view[at:]
         return frames
 
-    def _end_of_frame(self, data: bytes | bytearray, at: int) -> int:
-        """Where the frame that begins at `at` ends, as far as its header can tell."""
-        if at + _HEADER.size > len(data):
-            return at + _HEADER.size
-        body_bytes, kind, *_ = _HEADER.unpack_from(data, at)
-        if not FrameKind.REQUEST <= kind <= FrameKind.CANCEL:
+    def _check(self, kind: int, body_bytes: int) -> None:
+        if kind not in _KINDS:
             raise MishardsError(Kind.PARAMETER_INVALID, f"frame kind {kind} is unknown (1 to 4): not a Mishards peer")
         if body_bytes > self._body_bytes_max:
             raise _too_large(body_bytes, self._body_bytes_max)
-        return at + _HEADER.size + int(body_bytes)
 
 
 class Codec(NamedTuple):

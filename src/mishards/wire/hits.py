@@ -94,7 +94,7 @@ def best(hits: Hits, nq: int, metric: str, limit: int, offset: int = 0) -> tuple
 
 def first_hits(hits: Hits, counts: NDArray[np.int32], limit: int, offset: int = 0) -> tuple[Hits, NDArray[np.int32]]:
     """What `best` makes of hits that are sorted already, `counts` (nq,) of each query."""
-    if offset == 0 and counts.max(initial=0) <= limit:
+    if offset == 0 and (len(hits) <= limit or counts.max(initial=0) <= limit):
         return hits, counts
     rank = np.arange(len(hits)) - np.repeat(np.cumsum(counts) - counts, counts)
     kept = np.flatnonzero((rank >= offset) & (rank < offset + limit))
@@ -123,13 +123,14 @@ def unpack(message: SearchHits, source: int, text_keys: bool) -> Hits:
     """A reader's answer as hits of part `source`."""
     counts = np.frombuffer(message.counts, np.int32)
     scores = np.frombuffer(message.scores, np.float32)
+    zeros = np.zeros(len(scores), np.int32)
     return Hits(
-        queries=np.arange(len(counts), dtype=np.int32).repeat(counts),
+        queries=zeros if len(counts) == 1 else np.arange(len(counts), dtype=np.int32).repeat(counts),
         scores=scores,
         keys=_objects(message.text_keys) if text_keys else np.frombuffer(message.int_keys, np.int64),
         files=np.frombuffer(message.files, np.int64),
         positions=np.frombuffer(message.positions, np.int64),
-        sources=np.full(len(scores), source, np.int32),
+        sources=zeros + np.int32(source) if source else zeros,
         rows=np.arange(len(scores), dtype=np.int64),
     )
 

@@ -47,10 +47,11 @@ class Method(NamedTuple):
     name: str
     request: type
     reply: type
+    at_once: str = ""  # the method of a service that may have the reply without waiting; else it gives None
 
 
 METHODS = (
-    Method(1, "reader", "search", m.SearchPart, m.SearchHits),
+    Method(1, "reader", "search", m.SearchPart, m.SearchHits, "search_at_once"),
     Method(2, "reader", "query", m.QueryPart, m.QueryRows),
     Method(3, "reader", "fetch", m.FetchPart, m.FetchRows),
     Method(4, "reader", "ready", m.ReadyRequest, m.ReadyState),

@@ -1,4 +1,5 @@
-"""The answering end of the wire: every request becomes a task that calls a service of this process.
+"""The answering end of the wire: every request becomes a task that calls a service of this process, but for those that
+the service answers at once: most searches. A task and its timer cost as much as such a search takes Python (P18).
 
 A request's task ends with its answer, its deadline, its caller's cancel frame or the loss of the connection, whichever
 comes first. No exception escapes: MishardsError travels as it is, anything else becomes INTERNAL and is logged.
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import structlog
@@ -16,13 +17,21 @@ import structlog
 from mishards.clock import Clock
 from mishards.errors import Kind, MishardsError, SetupError
 from mishards.wire.connection import Connection
-from mishards.wire.frames import CODECS, FRAME_BYTES_MAX, Codec, Frame, FrameKind, encode_frame, error_body
+from mishards.wire.frames import CODECS, FRAME_BYTES_MAX, Frame, FrameKind, encode_frame, error_body
+from mishards.wire.services import Method
 
 REQUESTS_MAX = 4096  # in progress on one connection; more are refused (P15)
 
 _log = structlog.get_logger(__name__)
 
 _Tasks = dict[int, asyncio.Task[None]]  # by request id
+
+
+class _Request(NamedTuple):
+    frame: Frame
+    method: Method
+    service: object
+    message: Any
 
 
 class WireServer:
@@ -106,11 +115,14 @@ class WireServer:
             return
         try:
             self._check_room(tasks)
-            codec = _codec_of(frame)
+            request = self._request_of(frame)
         except MishardsError as error:
             connection.send(_error_frame(frame, error))
             return
-        task = asyncio.get_running_loop().create_task(self._serve(connection, tasks, frame, codec))
+        if not connection.clogged and (answer := self._answer_at_once(request)) is not None:
+            connection.send(answer)
+            return
+        task = asyncio.get_running_loop().create_task(self._serve(connection, tasks, request))
         tasks[frame.request_id] = task
 
     def _check_room(self, tasks: _Tasks) -> None:
@@ -129,40 +141,53 @@ class WireServer:
 
     # ----------------------------------------------------------------------------------------------- one request
 
-    async def _serve(self, connection: Connection, tasks: _Tasks, frame: Frame, codec: Codec) -> None:
-        try:
-            answer = await self._answer(frame, codec)
-            await connection.writable()
-            connection.send(answer)
-        finally:
-            if tasks.get(frame.request_id) is asyncio.current_task():
-                del tasks[frame.request_id]
-
-    async def _answer(self, frame: Frame, codec: Codec) -> bytearray:
-        try:
-            reply = await self._call(frame, codec)
-            return encode_frame(
-                FrameKind.REPLY, frame.method, frame.request_id, reply, body_bytes_max=self._body_bytes_max
-            )
-        except MishardsError as error:
-            return _error_frame(frame, error)
-        except Exception as error:
-            return _error_frame(frame, self._internal(codec, error))
-
-    async def _call(self, frame: Frame, codec: Codec) -> Any:
+    def _request_of(self, frame: Frame) -> _Request:
+        """UNIMPLEMENTED, UNAVAILABLE, PARAMETER_INVALID."""
+        codec = CODECS.get(frame.method)
+        if codec is None:
+            raise MishardsError(Kind.UNIMPLEMENTED, f"method {frame.method} is unknown to this node")
         method = codec.method
         service = self._services.get(method.service)
         if service is None:
             raise MishardsError(Kind.UNAVAILABLE, f"this node is no {method.service}")
         try:
-            request = codec.request.decode(frame.body)
+            return _Request(frame, method, service, codec.request.decode(frame.body))
         except (msgspec.DecodeError, msgspec.ValidationError) as error:
             raise MishardsError(Kind.PARAMETER_INVALID, f"unreadable {method.name} request: {error}") from error
-        deadline_s = frame.deadline_ms / 1000
+
+    def _answer_at_once(self, request: _Request) -> bytearray | None:
+        at_once = getattr(request.service, request.method.at_once, None) if request.method.at_once else None
+        if at_once is None:
+            return None
+        try:
+            reply = at_once(request.message)
+            return None if reply is None else self._reply_frame(request, reply)
+        except Exception as error:
+            return self._failure_frame(request, error)
+
+    async def _serve(self, connection: Connection, tasks: _Tasks, request: _Request) -> None:
+        request_id = request.frame.request_id
+        try:
+            answer = await self._answer(request)
+            await connection.writable()
+            connection.send(answer)
+        finally:
+            if tasks.get(request_id) is asyncio.current_task():
+                del tasks[request_id]
+
+    async def _answer(self, request: _Request) -> bytearray:
+        try:
+            return self._reply_frame(request, await self._call(request))
+        except Exception as error:
+            return self._failure_frame(request, error)
+
+    async def _call(self, request: _Request) -> Any:
+        method = request.method
+        deadline_s = request.frame.deadline_ms / 1000
         limit = asyncio.timeout(deadline_s)
         try:
             async with limit:
-                return await getattr(service, method.name)(request)
+                return await getattr(request.service, method.name)(request.message)
         except TimeoutError as error:
             if not limit.expired():
                 raise
@@ -170,19 +195,21 @@ class WireServer:
                 Kind.DEADLINE, f"{method.service}.{method.name} did not end within {deadline_s:g} s"
             ) from error
 
-    def _internal(self, codec: Codec, error: Exception) -> MishardsError:
+    def _reply_frame(self, request: _Request, reply: Any) -> bytearray:
+        """PARAMETER_TOO_LARGE."""
+        frame = request.frame
+        return encode_frame(FrameKind.REPLY, frame.method, frame.request_id, reply, body_bytes_max=self._body_bytes_max)
+
+    def _failure_frame(self, request: _Request, error: Exception) -> bytearray:
+        known = error if isinstance(error, MishardsError) else self._internal(request.method, error)
+        return _error_frame(request.frame, known)
+
+    def _internal(self, method: Method, error: Exception) -> MishardsError:
         """INTERNAL with a name under which the log has the traceback."""
         incident = self._clock.token()[:8]
-        name = f"{codec.method.service}.{codec.method.name}"
+        name = f"{method.service}.{method.name}"
         _log.error("request failed", method=name, incident=incident, exc_info=error)
         return MishardsError(Kind.INTERNAL, f"{name} failed: {type(error).__name__}: {error} (incident {incident})")
-
-
-def _codec_of(frame: Frame) -> Codec:
-    codec = CODECS.get(frame.method)
-    if codec is None:
-        raise MishardsError(Kind.UNIMPLEMENTED, f"method {frame.method} is unknown to this node")
-    return codec
 
 
 def _error_frame(frame: Frame, error: MishardsError) -> bytearray:

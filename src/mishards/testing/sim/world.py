@@ -34,7 +34,7 @@ from mishards.testing.sim.network import Network
 from mishards.testing.sim.node import LostError, Node, SimServer
 from mishards.testing.sim.oracle import History, Oracle, ViolationError
 from mishards.testing.sim.services import Service, SimStorage, SimStore
-from mishards.testing.sim.workload import Client
+from mishards.testing.sim.workload import PATIENCE_S, Client
 
 START_S_MAX = 30.0  # of a process
 PEACE_S = 1.0
@@ -356,7 +356,7 @@ class World:
         for tag, versions in committed.items():
             if len(versions) > 1:
                 self.violated("once", f"row {tag} was committed at {versions}")
-            if versions and written.refused:
+            if written.refused and any(self._outlived(written, id) for id, _ in versions):
                 self.violated("refused", f"row {tag} was refused and committed at {versions}")
         shards = self.templates[written.name].creation.shards
         if shards == 1 and len({tuple(versions) for versions in committed.values() if versions}) > 1:
@@ -371,6 +371,10 @@ class World:
                     self.violated("dropped", f"rows {written.rows()} were acknowledged in partitions that were dropped")
                 return
         self.violated("lost", f"rows {written.rows()}, acknowledged at timestamp {written.ts}, are not all there")
+
+    def _outlived(self, written: Written, id: CollectionId) -> bool:
+        """Whether the collection was not dropped in the course of the call, which has nothing to tell of it then."""
+        return self.definitions.defined[id].dropped_s > written.began_s + PATIENCE_S
 
     def _is_in(self, written: Written, history: History) -> bool:
         """Whether an acknowledged write is in that collection."""
