@@ -3,12 +3,15 @@ servers that some need are started once."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 import structlog
 
 from services import MISSING, MariaDb, PostgreSql, SqlServer, running
+
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"  # what the clients' grpcio does in a fork may abort a child of ours
 
 
 @pytest.fixture(autouse=True)
