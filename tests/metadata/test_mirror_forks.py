@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from mirrored import BOOKS, Door, books, push_of
@@ -12,7 +14,22 @@ from mishards.metadata.manifest import HEADS_MAX
 from mishards.metadata.mirror import Mirror
 from mishards.metadata.store import open_store
 from mishards.model import FileKind, Version
+from mishards.ports import CommitRequest
 from mishards.testing.metadata_records import a_collection, a_commit, a_file
+
+
+@asynccontextmanager
+async def restored(door: Door, folder: Path, later: CommitRequest) -> AsyncIterator[None]:
+    """Within it, the door leads to a service that knows the first commit, and then another one than it did."""
+    store = open_store(f"sqlite:///{folder}/restored.db", SystemClock())
+    await store.open()
+    await store.create_collection(a_collection(BOOKS, "books", aliases=("novels",)))
+    await store.commit(a_commit("u1", a_file(1), a_file(2, FileKind.SEGMENT)))
+    await store.commit(later)
+    door.store, first = store, door.store
+    yield
+    door.store = first
+    await store.close()
 
 
 async def test_another_chain_is_read_from_its_beginning(mirror: Mirror, door: Door, tmp_path: Path) -> None:
@@ -23,20 +40,13 @@ async def test_another_chain_is_read_from_its_beginning(mirror: Mirror, door: Do
     await mirror.refresh()
     manifest = books(mirror)
 
-    restored = open_store(f"sqlite:///{tmp_path}/restored.db", SystemClock())
-    await restored.open()
-    await restored.create_collection(a_collection(BOOKS, "books", aliases=("novels",)))
-    await restored.commit(a_commit("u1", a_file(1), a_file(2, FileKind.SEGMENT)))
-    await restored.commit(a_commit("other", a_file(9)))
-    door.store, first = restored, door.store
-    await mirror.refresh()
+    async with restored(door, tmp_path, a_commit("other", a_file(9))):
+        await mirror.refresh()
 
     assert books(mirror) is not manifest
     assert (manifest.version, manifest.head) == (3, "u3")
     manifest = books(mirror)
     assert (manifest.version, manifest.head, sorted(manifest.files)) == (2, "other", [1, 2, 9])
-    door.store = first
-    await restored.close()
 
 
 async def test_a_commit_that_was_put_back_is_not_the_one_it_was(mirror: Mirror, door: Door, tmp_path: Path) -> None:
@@ -45,17 +55,10 @@ async def test_a_commit_that_was_put_back_is_not_the_one_it_was(mirror: Mirror, 
     await door.store.commit(a_commit("u3", a_file(4)))
     await mirror.refresh()
 
-    restored = open_store(f"sqlite:///{tmp_path}/restored.db", SystemClock())
-    await restored.open()
-    await restored.create_collection(a_collection(BOOKS, "books", aliases=("novels",)))
-    await restored.commit(a_commit("u1", a_file(1), a_file(2, FileKind.SEGMENT)))
-    await restored.commit(a_commit("u3", a_file(4)))
-    door.store, first = restored, door.store
-    await mirror.refresh()
+    async with restored(door, tmp_path, a_commit("u3", a_file(4))):
+        await mirror.refresh()
 
     assert (books(mirror).version, sorted(books(mirror).files)) == (2, [1, 2, 4])
-    door.store = first
-    await restored.close()
 
 
 async def test_the_service_tells_of_commits_that_were_jumped_over(mirror: Mirror, door: Door) -> None:

@@ -19,8 +19,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from mishards.index import files
-from mishards.index.files import sample
+from mishards.index.files import flat_over, sample
 from mishards.index.hnsw import EF_DEFAULT
 from mishards.index.metrics import WORST, faiss_metric, larger_is_better, pair_scores, prepared
 from mishards.index.parameters import INT_MAX, integer
@@ -137,7 +136,7 @@ class Interim:
         codes = [each.codes if each.rows is None else each.codes[each.rows] for each in coded]
         vectors = [each.ready if each.rows is None else each.ready[each.rows] for each in coded]
         self._vectors = np.ascontiguousarray(vectors[0]) if len(vectors) == 1 else np.concatenate(vectors)
-        self._index = faiss.IndexRefine(book.packed(codes), files.flat_over(self._vectors, metric))
+        self._index = faiss.IndexRefine(book.packed(codes), flat_over(self._vectors, metric))
         copied = 0 if np.may_share_memory(self._vectors, coded[0].ready) else self._vectors.nbytes
         self.bytes = sum(each.nbytes for each in codes) + copied
 
