@@ -306,3 +306,12 @@ def test_claimed_speed_was_measured() -> None:
     for (least, most), measured in zip(claimed, zip(*rows, strict=True), strict=True):
         ratios = [float(ratio) for ratio in measured]
         assert (min(ratios), max(ratios)) == pytest.approx((float(least), float(most)), abs=0.05)
+
+
+def test_claimed_share_of_searches_kept_was_measured() -> None:
+    """While rows are inserted, as the README says: the standalone server's share, the cluster's and Milvus'."""
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    claimed = re.findall(r"(\d+) to (\d+) % of the searches are kept, where Milvus keeps (\d+)", readme)
+    results = (ROOT / "bench/results/latest.md").read_text().partition("searching while inserting")[2]
+
+    assert claimed == [tuple(re.findall(r"^\| M\S.*? \| (\d+)% \|", results, re.MULTILINE)[:3])]
