@@ -21,8 +21,9 @@ def listener() -> Iterator[socket.socket]:
         yield listening
 
 
-def flags(role: str, number: int) -> dict[str, str]:
-    words = command(Settings(data="/d", http_port=9091), role, number, 19530, None)[4:]
+def flags(role: str, number: int, **same: str) -> dict[str, str]:
+    given = {f"--{name}": value for name, value in same.items()}
+    words = command(Settings(data="/d", http_port=9091), role, number, 19530, given)[4:]
     return dict(zip(words[::2], words[1::2], strict=True))
 
 
@@ -36,6 +37,13 @@ def test_each_node_has_its_role_and_name() -> None:
         "--port": "19530",
         "--http-port": "0",
     }
+
+
+def test_all_nodes_are_given_the_flags_of_the_whole() -> None:
+    """Where metadata and storage are is said once, to the cluster."""
+    told = flags("writer", 1, metadata="mysql://db/mishards", storage="s3://bucket")
+
+    assert (told["--metadata"], told["--storage"]) == ("mysql://db/mishards", "s3://bucket")
 
 
 def test_only_the_first_proxy_has_the_known_http_port() -> None:
@@ -76,6 +84,6 @@ def test_unknown_host_is_refused() -> None:
 def test_fixed_wire_port_is_refused(tmp_path: Path) -> None:
     """Nodes on one machine cannot share a wire port, so a fixed one is refused before any starts."""
     with pytest.raises(SetupError, match="wire_port = 7 cannot be had by every node of a cluster"):
-        run(Settings(data=str(tmp_path / "data"), wire_port=7), {"proxy": 1}, None)
+        run(Settings(data=str(tmp_path / "data"), wire_port=7), {"proxy": 1}, {})
 
     assert not (tmp_path / "data").exists()

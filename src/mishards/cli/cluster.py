@@ -12,7 +12,6 @@ import socket
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 
 from rich.console import Console
 
@@ -24,14 +23,15 @@ from mishards.datadir import claim_data_dir
 from mishards.errors import SetupError
 
 
-def run(settings: Settings, counts: Mapping[str, int], config_file: Path | None) -> None:
-    """Run `counts` processes of each role until a signal ends them all. SetupError when one cannot start."""
+def run(settings: Settings, counts: Mapping[str, int], same: Mapping[str, str]) -> None:
+    """Run `counts` processes of each role until a signal ends them all; `same`: flags that each of them is given.
+    SetupError when one cannot start."""
     if settings.wire_port:
         raise SetupError(f"wire_port = {settings.wire_port} cannot be had by every node of a cluster; leave it at 0")
     data = data_dir(settings)
     with claim_data_dir(data, "mishards cluster"), hold_port(settings.host, settings.port) as port:
         children = [
-            Child(f"{role}-{number}", command(settings, role, number, port, config_file))
+            Child(f"{role}-{number}", command(settings, role, number, port, same))
             for role, count in counts.items()
             for number in range(1, count + 1)
         ]
@@ -39,9 +39,9 @@ def run(settings: Settings, counts: Mapping[str, int], config_file: Path | None)
         asyncio.run(supervisor.run(lambda: _announce(children)))
 
 
-def command(settings: Settings, role: str, number: int, port: int, config_file: Path | None) -> tuple[str, ...]:
-    """What starts the node. Only the first proxy has the known HTTP port. Other settings come from the
-    same file and environment as ours."""
+def command(settings: Settings, role: str, number: int, port: int, same: Mapping[str, str]) -> tuple[str, ...]:
+    """What starts the node. Only the first proxy has the known HTTP port. What `same` does not say comes from the
+    same environment as ours."""
     http_port = settings.http_port if (role, number) == ("proxy", 1) else 0
     flags = {
         "--role": role,
@@ -50,9 +50,8 @@ def command(settings: Settings, role: str, number: int, port: int, config_file: 
         "--host": settings.host,
         "--port": str(port),
         "--http-port": str(http_port),
+        **same,
     }
-    if config_file is not None:
-        flags["--config"] = str(config_file)
     return (sys.executable, "-m", "mishards", "serve", *(word for flag in flags.items() for word in flag))
 
 

@@ -74,6 +74,7 @@ def main() -> None:
 Host = Annotated[str | None, typer.Option(help="Address to listen on (127.0.0.1).")]
 Port = Annotated[int | None, typer.Option(help="Port of the Milvus door (19530).")]
 HttpPort = Annotated[int | None, typer.Option(help="Port for health and metrics (9091); 0: any free one.")]
+Discovery = Annotated[str | None, typer.Option(help="Service registry (metadata://).", metavar="URL")]
 
 
 @app.command()
@@ -86,7 +87,7 @@ def serve(
     http_port: HttpPort = None,
     metadata: Metadata = None,
     storage: StorageUrl = None,
-    discovery: Annotated[str | None, typer.Option(help="Service registry (metadata://).", metavar="URL")] = None,
+    discovery: Discovery = None,
     node_id: Annotated[str | None, typer.Option(help="Stable name of this node.", metavar="NAME")] = None,
 ) -> None:
     """Run one node: all roles (a standalone server) or some of them."""
@@ -122,13 +123,18 @@ def cluster(
     host: Host = None,
     port: Port = None,
     http_port: HttpPort = None,
+    metadata: Metadata = None,
+    storage: StorageUrl = None,
+    discovery: Discovery = None,
 ) -> None:
     """Run a whole cluster on this machine, each node a process of its own."""
-    settings = load(config_file, data=data, host=host, port=port, http_port=http_port).settings
+    places = {"metadata": metadata, "storage": storage, "discovery": discovery}
+    settings = load(config_file, data=data, host=host, port=port, http_port=http_port, **places).settings
     from mishards.cli.cluster import run
 
     counts = {"proxy": proxies, "reader": readers, "writer": writers, "builder": builders}
-    run(settings, counts, config_file)
+    same = {f"--{name}": str(value) for name, value in {"config": config_file, **places}.items() if value is not None}
+    run(settings, counts, same)
 
 
 @app.command()
