@@ -96,6 +96,11 @@ def collection_not_found(name: str, database: str = "default") -> MishardsError:
     return MishardsError(Kind.COLLECTION_NOT_FOUND, f"collection not found[database={database}][collection={name}]")
 
 
+def renamed(name: str, database: str) -> MishardsError:
+    """COLLECTION_NOT_FOUND of a name that a collection had; the detail is the name."""
+    return MishardsError(Kind.COLLECTION_NOT_FOUND, collection_not_found(name, database).message, detail=name)
+
+
 def invalid(message: str) -> MishardsError:
     """A request's parameter is wrong; the message says which, its value and the limit."""
     return MishardsError(Kind.PARAMETER_INVALID, message)

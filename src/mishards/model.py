@@ -152,6 +152,10 @@ class Collection(msgspec.Struct, frozen=True, kw_only=True):
     released_partitions: tuple[PartitionId, ...] = ()  # of a loaded collection
     origin: str = ""  # what it was restored from, for people
 
+    def is_called(self, name: str) -> bool:
+        """Whether that is its name, or an alias of it."""
+        return name == self.name or name in self.aliases
+
     def partition(self, name: str) -> Partition | None:
         return next((partition for partition in self.partitions if partition.name == name), None)
 

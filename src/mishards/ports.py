@@ -95,7 +95,8 @@ class CommitRequest(msgspec.Struct, frozen=True, kw_only=True):
     follows: str = ""  # uuid of an acknowledged commit of the same collection, which must still be there
     made_of: tuple[tuple[Version, str], ...] = ()  # versions that it was computed from, with their commits' uuids
     requests: tuple[str, ...] = ()  # ids of the clients' requests that it carries out, each once for ever
-    defined_ts: int = 0  # `updated_ts` of the oldest definition that its rows were checked against; 0: check nothing
+    names: tuple[str, ...] = ()  # by which clients called the collection
+    defined_ts: int = 0  # `updated_ts` of the oldest definition that names and rows fit; 0: check neither
 
 
 class Pin(msgspec.Struct, frozen=True, kw_only=True):
@@ -182,9 +183,10 @@ class MetadataStore(Protocol):
     async def commit(self, request: CommitRequest) -> Commit:
         """All or nothing, idempotent by uuid. FENCED if a lease's nonce differs, CONFLICT if a removed file is not
         live, one of its requests has an outcome already, or a version in `made_of` is lost or another one's; with the
-        detail FORKED if `follows` is lost. COLLECTION_NOT_FOUND if dropped; PARTITION_NOT_FOUND (detail: its id) if
-        that of some rows was dropped since `defined_ts`. METADATA_UNAVAILABLE: this call has done nothing if its detail
-        is UNDONE, else the outcome is unknown, ask `find_commit`."""
+        detail FORKED if `follows` is lost. COLLECTION_NOT_FOUND if dropped or, with the name as detail, if one of
+        `names` was taken from it since `defined_ts`; PARTITION_NOT_FOUND (detail: its id) if that of some rows was
+        dropped since. METADATA_UNAVAILABLE: this call has done nothing if its detail is UNDONE, else the outcome is
+        unknown, ask `find_commit`."""
         ...
 
     async def find_commit(self, collection_id: CollectionId, uuid: str) -> Commit | None: ...

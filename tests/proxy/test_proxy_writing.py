@@ -125,11 +125,11 @@ class Case:
         self.writers.dropped = {1}
         self.mirror.news = lambda: self.put(id=2, created_ts=100)
 
-    async def write(self, kind: Any, keys: Sequence[int] | None, rows: int, **given: Any) -> Any:
+    async def write(self, kind: Any, keys: Sequence[int] | None, rows: int, name: str = "books", **given: Any) -> Any:
         columns = {"vector": Column(np.arange(2 * rows, dtype=np.float32).reshape(rows, 2))}
         if keys is not None:
             columns["id"] = Column(np.array(keys, np.int64))
-        return await self.writing.write(RowsRequest(kind=kind, collection="books", columns=columns, rows=rows, **given))
+        return await self.writing.write(RowsRequest(kind=kind, collection=name, columns=columns, rows=rows, **given))
 
     async def delete(self, filter: str, partition: str = "") -> Any:
         return await self.writing.delete(DeleteRequest(collection="books", filter=filter, partition=partition))
@@ -249,6 +249,22 @@ async def test_a_write_follows_a_collection_that_was_made_anew() -> None:
     await case.delete("id in [1]")
 
     assert {request.collection_id for request in case.writers.requests} == {2}
+
+
+async def test_a_write_follows_an_alias_that_moved() -> None:
+    """It says by which name the client calls the collection; the writer that knows better refuses it."""
+    case = Case()
+    case.mirror.known["best"] = case.mirror.known["books"]
+
+    def moves() -> None:
+        case.put(id=2, name="films")
+        case.mirror.known["best"] = case.mirror.known["films"]
+
+    case.writers.dropped, case.mirror.news = {1}, moves
+
+    await case.write("insert", range(10), 10, name="best")
+
+    assert {(request.collection_id, request.name) for request in case.writers.requests} == {(2, "best")}
 
 
 async def test_a_write_to_a_collection_that_is_gone_fails_once_it_is_sure() -> None:

@@ -39,9 +39,9 @@ class Story:
         self.now_s = time_s
         happens(subject)
 
-    def excuses(self, kind: Kind, since_s: float, until_s: float, partition: str = "") -> bool:
+    def excuses(self, kind: Kind, since_s: float, until_s: float, partition: str = "", called: str = "books") -> bool:
         self.now_s = until_s
-        return self.definitions.excuse(kind, "books", partition, since_s)
+        return self.definitions.excuse(kind, "books", called, partition, since_s)
 
 
 @pytest.mark.parametrize(
@@ -64,6 +64,12 @@ def test_a_refusal_is_excused_by_what_was_true_meanwhile(
 ) -> None:
     """At any moment between the question and the answer, and not before."""
     assert Story().excuses(kind, since_s, until_s, "south") is excused
+
+
+def test_a_name_that_it_did_not_have_excuses_that_it_was_not_found() -> None:
+    """Clients may call a collection by an alias, which comes and goes."""
+    assert Story().excuses(Kind.COLLECTION_NOT_FOUND, 1.5, 4, called="novels")
+    assert not Story().excuses(Kind.INTERNAL, 1.5, 4, called="novels")
 
 
 def test_a_name_means_one_collection_after_the_other() -> None:

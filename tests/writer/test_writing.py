@@ -6,15 +6,12 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
-from writer_house import NAME, PK, QUIET, VECTOR, House, batch, delete, insert, request, until
+from writer_house import QUIET, House, delete, insert, request, until
 
 from mishards.errors import Kind, MishardsError
 from mishards.model import Commit, FileKind, NodeId, PartitionId, Version
 from mishards.ports import CommitRequest
-from mishards.segment.fresh import encode_rows
 from mishards.telemetry import catalogue as c
-from mishards.wire import definitions as d
-from mishards.wire.messages import ShardWrite
 
 
 @pytest.fixture
@@ -292,32 +289,6 @@ async def test_a_cancelled_caller_finds_his_write_done(house: House) -> None:
         assert (await writer.node.write(write)).version == 1
 
 
-async def test_what_does_not_fit_is_refused_alone(house: House) -> None:
-    """Unknown collection, partition, shard or columns: the request is refused with its own kind."""
-    async with house.writer() as writer:
-        books = await writer.create()
-        nowhere = replace(books, id=books.id + 5)
-        slim = ShardWrite(0, rows=memoryview(encode_rows(batch([1]).select([PK, VECTOR]))))
-
-        assert (await refused(writer.write(nowhere, insert([1])))).kind is Kind.COLLECTION_NOT_FOUND
-        assert (await refused(writer.write(books, insert([1]), partition=9))).kind is Kind.PARTITION_NOT_FOUND
-        assert (await refused(writer.write(books, insert([1], shard=1)))).kind is Kind.PARAMETER_INVALID
-        turned = ShardWrite(0, rows=memoryview(encode_rows(batch([1]).select([NAME, PK, VECTOR]))))
-        for misfit in (slim, turned):
-            assert (await refused(writer.write(books, misfit))).kind is Kind.SCHEMA_MISMATCH
-        assert (await writer.write(books, delete([1]), partition=9)).version == 1
-
-
-async def test_a_stale_schema_timestamp_alone_does_no_harm(house: House) -> None:
-    """Rows encoded before a definition that changed no field are taken."""
-    async with house.writer() as writer:
-        books = await writer.create()
-
-        reply = await writer.write(replace(books, updated_ts=1), insert([1]))
-
-        assert reply.version == 1
-
-
 async def test_a_shard_of_another_writer_is_not_written(house: House) -> None:
     """The owner's name comes with the refusal; after he gave his shards back, the next writer takes them."""
     async with house.writer("w2") as second:
@@ -409,18 +380,6 @@ async def test_a_commit_that_stays_lost_is_fenced(house: House) -> None:
         assert writer.told(c.COMMITS_UNANSWERED, "unknown") == 1
 
 
-async def test_writes_to_a_dropped_collection_fail(house: House) -> None:
-    """A collection dropped elsewhere takes no more writes, though this writer has not heard of it."""
-    async with house.writer() as writer:
-        books = await writer.create()
-        await writer.store.inner.drop_collection(books.id)
-
-        error = await refused(writer.write(books, insert([1])))
-
-        assert error.kind is Kind.COLLECTION_NOT_FOUND
-        assert writer.told(c.COMMITS_REFUSED, "COLLECTION_NOT_FOUND") == 1
-
-
 async def test_a_full_shard_refuses_rows_but_never_deletes(house: House) -> None:
     """With too many fresh bytes in a shard inserts get RATE_LIMIT with both numbers; deletes pass."""
     async with house.writer(settings=replace(QUIET, fresh_bytes_max=500)) as writer:
@@ -467,41 +426,3 @@ async def test_requests_that_wait_for_a_lease_are_bounded(house: House) -> None:
         free.set()
         await asyncio.gather(*writes)
         assert writer.node.queued_bytes == 0
-
-
-async def test_a_partition_that_another_writer_made_is_looked_for(house: House) -> None:
-    """A writer that has not heard of it yet asks before it refuses rows."""
-    async with house.writer() as first, house.writer("w2") as second:
-        books = await first.create()
-        await second.mirror.refresh()
-
-        reply = await first.define(d.CreatePartition(database="default", collection="books", partition="p2"))
-
-        assert reply.collection is not None
-        assert (await second.write(books, insert([1]), partition=reply.collection.partitions[1].id)).version == 1
-
-
-async def test_rows_of_a_partition_that_another_writer_dropped_are_refused(house: House) -> None:
-    """They would be acknowledged, and found by nobody. The writes that wait beside them are committed, and an object
-    that was stored for them goes."""
-    async with house.writer(settings=replace(QUIET, inline_bytes_max=2_000)) as first, house.writer("w2") as second:
-        books = await first.create()
-        made = await first.define(d.CreatePartition(database="default", collection="books", partition="p2"))
-        assert made.collection is not None
-        default, p2 = (each.id for each in made.collection.partitions)
-        await first.write(books, insert([1]), partition=p2)
-        await second.define(d.DropPartition(database="default", collection="books", partition="p2"))
-
-        writes = [
-            first.write(books, insert([2], "kept"), partition=default),
-            first.write(books, insert(range(500)), partition=p2),
-            first.write(books, delete([1])),
-            first.write(books, insert([3], "kept"), partition=default),
-        ]
-        answers = await asyncio.gather(*writes, return_exceptions=True)
-
-        kinds = [answer.kind for answer in answers if isinstance(answer, MishardsError)]
-        assert kinds == [Kind.PARTITION_NOT_FOUND] and isinstance(answers[1], MishardsError)
-        await first.mirror.refresh()
-        assert await first.found(books) == {(default, 2): "kept", (default, 3): "kept"}
-        assert await house.storage.list("") == []

@@ -245,6 +245,7 @@ def request(
     partition: int | None = None,
     replaces: bool = True,
     request_id: str = "",
+    name: str = "",
     deadline_s: float = 30.0,
 ) -> WriteRequest:
     return WriteRequest(
@@ -254,5 +255,6 @@ def request(
         replaces=replaces,
         shards=parts,
         request_id=request_id or clock.token(),
+        name=name or collection.name,
         deadline_s=deadline_s,
     )

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from sqlalchemy import Column, ColumnElement, Connection, Row, insert, select, update
 
 from mishards.clock import hybrid
-from mishards.errors import Kind, MishardsError, collection_not_found
+from mishards.errors import Kind, MishardsError, collection_not_found, renamed
 from mishards.metadata.database import DatabaseMs, batches
 from mishards.metadata.deltas import stamp
 from mishards.metadata.manifest import HEADS_MAX
@@ -35,7 +35,9 @@ def commit(connection: Connection, request: CommitRequest) -> Commit:
     head = lock_collection(connection, request.collection_id, row.version, row.head, row.last_ts, row.updated_ts)
     if request.defined_ts not in (0, head.updated_ts):
         document = connection.scalars(select(row.document).where(row.id == request.collection_id)).one()
-        require_partitions(request, msgspec.json.decode(document, type=Collection))
+        defined = msgspec.json.decode(document, type=Collection)
+        require_names(request, defined)
+        require_partitions(request, defined)
     if request.follows:
         _check_chain(connection, request)
     _check_made_of(connection, request, head.version)
@@ -159,6 +161,13 @@ def lock_collection(connection: Connection, collection_id: CollectionId, *wanted
     if head is None:
         raise collection_not_found(str(collection_id))
     return head
+
+
+def require_names(request: CommitRequest, collection: Collection) -> None:
+    """COLLECTION_NOT_FOUND if a client called it by a name that is another one's by now, or nobody's."""
+    for name in request.names:
+        if not collection.is_called(name):
+            raise renamed(name, collection.database)
 
 
 def require_partitions(request: CommitRequest, collection: Collection) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, delete, insert, not_, select, update
+from sqlalchemy import Connection, delete, func, insert, not_, select, update
 
 from mishards.errors import Kind, MishardsError, collection_not_found
 from mishards.metadata.database import DatabaseMs, batches
@@ -25,8 +25,17 @@ def create_collection(connection: Connection, collection: Collection, request: s
     _record(connection, request, collection.id)
     for name in names_of(collection):
         _claim(connection, collection.id, name)
-    start = {"state": LIVE, "ddl": 1, "version": 0, "head": "", "last_ts": collection.created_ts, "forgotten": 0}
+    first_ts = max(collection.created_ts, newest_ts(connection, collection))
+    start = {"state": LIVE, "ddl": 1, "version": 0, "head": "", "last_ts": first_ts, "forgotten": 0}
     connection.execute(insert(collections).values(id=collection.id, **start, **_columns(collection)))
+
+
+def newest_ts(connection: Connection, collection: Collection) -> int:
+    """The newest hybrid timestamp of those of its name, dropped ones included. What is written to a new one is to be
+    newer than all that the name stood for, whatever the clocks of writers say: so it is missed where the old one is
+    all that is known (I8)."""
+    its_name = (collections.c.database == collection.database) & (collections.c.name == collection.name)
+    return connection.scalar(select(func.max(collections.c.last_ts)).where(its_name)) or 0
 
 
 def replace_collections(
@@ -45,6 +54,10 @@ def replace_collections(
         connection.execute(
             update(collections).where(collections.c.id == old.id).values(ddl=collections.c.ddl + 1, **_columns(new))
         )
+    if len(pairs) > 1:  # a name that moves on: as for new collections
+        its_holders = collections.c.id.in_([old.id for old, _ in pairs])
+        newest = connection.scalar(select(func.max(collections.c.last_ts)).where(its_holders))
+        connection.execute(update(collections).where(its_holders).values(last_ts=newest))
 
 
 def drop_collection(connection: Connection, collection_id: CollectionId, request: str = "") -> None:

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, insert, select, update
 
 from mishards.clock import LOGICAL_BITS
 from mishards.metadata.chain import file_row
-from mishards.metadata.definitions import create_collection
+from mishards.metadata.definitions import create_collection, newest_ts
 from mishards.metadata.folders import give_folder
 from mishards.metadata.pins import insert_pin, keep_borrowed
 from mishards.metadata.tables import collections, commits, files, payloads
@@ -30,7 +30,8 @@ def import_collection(connection: Connection, imported: Import) -> None:
     create_collection(connection, collection)
     if imported.version == 0:
         return
-    start = {"version": imported.version, "forgotten": imported.version, "last_ts": imported.ts}
+    last_ts = max(imported.ts, newest_ts(connection, collection))
+    start = {"version": imported.version, "forgotten": imported.version, "last_ts": last_ts}
     connection.execute(update(collections).where(collections.c.id == collection.id).values(head=imported.uuid, **start))
     link = Commit(
         collection_id=collection.id,

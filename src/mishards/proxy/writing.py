@@ -43,7 +43,7 @@ SHORT_ROWS = 256  # of short values: encoded in well under a millisecond; more, 
 SHORT_BYTES = 64 << 10
 
 DROPPED = frozenset({Kind.COLLECTION_NOT_FOUND, Kind.PARTITION_NOT_FOUND})
-PARTLY = "partly"  # detail of an error: other shards' rows were written
+PARTLY = "in part"  # detail of an error: other shards' rows were written
 UNSURE = frozenset({Kind.DEADLINE, Kind.UNAVAILABLE, Kind.METADATA_UNAVAILABLE, Kind.INTERNAL})  # may have been written
 RESOLVE_SHARE = 0.1  # of a write's time is kept to learn its outcome ...
 RESOLVE_S_MAX = 1.0  # ... but no more, ...
@@ -72,8 +72,7 @@ class Writing:
         return await self._on_collection(request, self._delete)
 
     async def _on_collection(self, request: W, act: Callable[[W, Collection, float], Awaitable[Mutation]]) -> Mutation:
-        """`act` on the collection of that name; once more if it, or the partition, was dropped and another one has the
-        name by now."""
+        """`act` on the collection of that name; once more if another one has the name by now, or the partition's."""
         deadline_s = self._clock.monotonic_s() + request.timeout_s
         async with self._in_time(request, deadline_s):
             known = (await self._catalog.known(request.database, request.collection)).collection
@@ -117,7 +116,7 @@ class Writing:
             keys, parts = encode(*arguments)
         else:
             keys, parts = await asyncio.to_thread(encode, *arguments)
-        ts = await self._send(collection, partition, parts, replaces=generated is None, deadline_s=deadline_s)
+        ts = await self._send(request, collection, partition, parts, generated is None, deadline_s)
         plain = keys.to_numpy() if pa.types.is_integer(keys.type) else keys.to_pylist()
         return Mutation(count=request.rows, ts=ts, keys=plain)
 
@@ -147,7 +146,7 @@ class Writing:
             parts = _encoded_deletes(collection, keys, below, partition_id)
         else:
             parts = await asyncio.to_thread(_encoded_deletes, collection, keys, below, partition_id)
-        ts = await self._send(collection, partition_id, parts, replaces=True, deadline_s=deadline_s)
+        ts = await self._send(request, collection, partition_id, parts, True, deadline_s)
         return Mutation(count=len(keys), ts=ts)
 
     async def _partition(self, database: str, collection: Collection, name: str) -> PartitionId:
@@ -161,10 +160,10 @@ class Writing:
 
     async def _send(
         self,
+        request: RowsRequest | DeleteRequest,
         collection: Collection,
         partition_id: PartitionId,
         parts: Sequence[ShardWrite],
-        *,
         replaces: bool,
         deadline_s: float,
     ) -> int:
@@ -174,16 +173,17 @@ class Writing:
 
         def write(writer: WriterService, shards: Sequence[int], left_s: float) -> Awaitable[WriteReply]:
             mine = tuple(part for part in parts if part.shard in shards)
-            request = WriteRequest(
+            message = WriteRequest(
                 collection_id=collection.id,
                 partition_id=partition_id,
                 schema_ts=collection.updated_ts,
                 replaces=replaces,
                 shards=mine,
                 request_id=request_id,
+                name=request.collection,
                 deadline_s=left_s,
             )
-            return answered(writer.write(request), left_s)
+            return answered(writer.write(message), left_s)
 
         shards = [part.shard for part in parts]
         try:

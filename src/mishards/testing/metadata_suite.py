@@ -136,7 +136,9 @@ class DefinitionsSuite:
 
     async def test_an_alias_moves_in_one_step(self, store: MetadataStore, other: MetadataStore) -> None:
         """Of several definitions replaced at once one claims what another frees, in any order; or none is replaced."""
-        books, films = a_collection(1, "books", aliases=("best", "novels")), a_collection(2, "films")
+        default = Partition(PartitionId(0), "_default", 1)
+        books = a_collection(1, "books", aliases=("best", "novels"), partitions=(default,))
+        films = a_collection(2, "films")
         await store.create_collection(books)
         await store.create_collection(films)
         fewer = replace(books, aliases=("novels",), updated_ts=books.updated_ts + 1)
@@ -190,6 +192,19 @@ class ChainSuite:
         assert all(a.ts < b.ts for a, b in itertools.pairwise(chain))
         assert sorted(done, key=lambda commit: commit.version) == chain
         assert await other.commits(CollectionId(1), Version(18)) == chain[18:]
+
+    async def test_a_new_collection_is_newer_than_what_had_its_name(self, store: MetadataStore) -> None:
+        """Its timestamps go on after those of dropped ones, even if the clock of who wrote to them was ahead."""
+        await store.create_collection(a_collection(1, "books"))
+        old = await store.commit(a_commit("old", a_file(1), now_ms=NOW_MS + 3_600_000))
+        await store.drop_collection(CollectionId(1))
+
+        await store.create_collection(a_collection(2, "books"))
+
+        assert (await store.delta(CollectionId(2), Version(0))).ts >= old.ts
+        file = replace(a_file(2), collection_id=CollectionId(2))
+        new = await store.commit(a_commit("new", file, collection_id=CollectionId(2)))
+        assert new.ts > old.ts
 
     async def test_the_timestamp_is_the_wall_clock_when_that_grows(self, store: MetadataStore) -> None:
         """ts = max(hybrid(now), last + 1)."""
@@ -268,6 +283,44 @@ class ChainSuite:
         assert [file.id for file in (await store.delta(CollectionId(1), Version(0))).added] == [rows.id]
         await store.commit(a_commit("u3", stones, defined_ts=checked.updated_ts))
         assert (await store.commit(a_commit("u4", late))).version == 3
+
+    async def test_a_write_under_a_name_that_was_taken_away_is_refused(
+        self, store: MetadataStore, other: MetadataStore
+    ) -> None:
+        """Whoever looked the name up before it moved is told: the client means another collection. Other names, and
+        other changes of the definition, are no reason."""
+        default = Partition(PartitionId(0), "_default", 1)
+        books = a_collection(1, "books", aliases=("best", "novels"), partitions=(default,))
+        films = a_collection(2, "films")
+        await store.create_collection(books)
+        await store.create_collection(films)
+        fewer = replace(books, aliases=("novels",), updated_ts=books.updated_ts + 1)
+        more = replace(films, aliases=("best",), updated_ts=films.updated_ts + 1)
+        checked_ts = books.updated_ts
+        await other.replace_collections([(books, fewer), (films, more)])
+
+        await store.commit(a_commit("u1", a_file(1), names=("books", "novels"), defined_ts=checked_ts))
+        late = a_commit("u2", a_file(2), names=("best", "books"), defined_ts=checked_ts)
+        error = await refused(Kind.COLLECTION_NOT_FOUND, store.commit(late))
+
+        assert error.detail == "best"
+        assert "collection not found[database=default][collection=best]" in error.message
+        assert [file.id for file in (await store.delta(CollectionId(1), Version(0))).added] == [1]
+
+    async def test_a_name_that_moves_takes_its_timestamps_along(self, store: MetadataStore) -> None:
+        """What is written under it is newer than all that it stood for, whatever the clocks of the writers."""
+        books, films = a_collection(1, "books", aliases=("best",)), a_collection(2, "films")
+        await store.create_collection(books)
+        await store.create_collection(films)
+        old = await store.commit(a_commit("old", a_file(1), now_ms=NOW_MS + 3_600_000))
+        fewer = replace(books, aliases=(), updated_ts=books.updated_ts + 1)
+        more = replace(films, aliases=("best",), updated_ts=films.updated_ts + 1)
+        await store.replace_collections([(books, fewer), (films, more)])
+
+        file = replace(a_file(2), collection_id=CollectionId(2))
+        new = await store.commit(a_commit("new", file, collection_id=CollectionId(2)))
+
+        assert new.ts > old.ts
 
     async def test_a_file_is_replaced_once(self, store: MetadataStore, other: MetadataStore) -> None:
         """Of layout commits with a common input one succeeds; the others conflict and list nothing (I12)."""

@@ -130,7 +130,8 @@ class WriteRequest(Message, frozen=True):
     """One insert, upsert or delete; all of it is in one commit (I10).
 
     `replaces`: the rows kill older rows of their primary keys (all but inserts with generated keys). `request_id`: the
-    same in every repetition, to whichever writer; each shard's part takes effect once."""
+    same in every repetition, to whichever writer; each shard's part takes effect once. `name`: by which the client
+    calls the collection; COLLECTION_NOT_FOUND if that is not its name any more."""
 
     collection_id: int
     partition_id: int
@@ -138,6 +139,7 @@ class WriteRequest(Message, frozen=True):
     replaces: bool
     shards: tuple[ShardWrite, ...]
     request_id: str
+    name: str
     deadline_s: float = 30.0
 
 

@@ -91,12 +91,12 @@ class Committer:
     async def commit(self, group: Sequence[PreparedWrite]) -> list[Outcome]:
         """One commit of all these writes to one collection; what became of each. One that was done already, by a
         request whose answer was lost, gets that one's answer; one that was given up is refused, and one whose partition
-        was dropped meanwhile."""
+        was dropped meanwhile, or whose collection has another name."""
         try:
             return [await self._commit(group)] * len(group)
         except MishardsError as error:
-            if error.kind is Kind.PARTITION_NOT_FOUND:
-                left = [write for write in group if not write.has_rows or str(write.partition_id) != error.detail]
+            if error.detail and error.kind in (Kind.PARTITION_NOT_FOUND, Kind.COLLECTION_NOT_FOUND):
+                left = [write for write in group if not _is_about(error, write)]
                 return await self._commit_rest(group, left, lambda write, refusal=error: refusal)  # type: ignore[misc]
             if error.kind is not Kind.CONFLICT:
                 raise
@@ -139,6 +139,7 @@ class Committer:
             added=tuple(files),
             payloads=payloads,
             requests=tuple(id for write in group for id in write.ids.values()),
+            names=tuple(sorted({write.name for write in group})),
             defined_ts=min(write.defined_ts for write in group),
         )
         commit = await self._publish(request, large, nonces, max(write.ends_s for write in group))
@@ -186,6 +187,13 @@ class Committer:
             if error.kind is not Kind.FENCED:
                 raise
             raise MishardsError(Kind.NOT_OWNER, f"another writer took over: {error.message}") from error
+
+
+def _is_about(error: MishardsError, write: PreparedWrite) -> bool:
+    """Whether the partition or the name that is not there any more is what this write named."""
+    if error.kind is Kind.COLLECTION_NOT_FOUND:
+        return write.name == error.detail
+    return write.has_rows and str(write.partition_id) == error.detail
 
 
 def _known_outcome(known: Mapping[str, RequestOutcome], write: PreparedWrite) -> Outcome:

@@ -206,7 +206,7 @@ class WriterNode:
         bytes = request_bytes(request)
         async with AsyncExitStack() as held:
             with self._groups.room(bytes, any(part.rows for part in request.shards)):
-                manifest = await self._known(CollectionId(request.collection_id), request.partition_id)
+                manifest = await self._known(CollectionId(request.collection_id), request)
                 write = await self._committer.off_loop(bytes, partial(prepare, request, manifest.collection, ends_s))
                 if not write.ops:
                     return WriteReply(manifest.version, manifest.ts)
@@ -220,11 +220,11 @@ class WriterNode:
             finally:
                 await self._committer.discard_stored(write)
 
-    async def _known(self, collection_id: CollectionId, partition_id: int = ANY_PARTITION) -> Manifest:
-        """The collection, looked for once more in the metadata service when this process does not know it, or not that
-        partition of it."""
+    async def _known(self, collection_id: CollectionId, request: WriteRequest | None = None) -> Manifest:
+        """The collection, looked for once more in the metadata service when this process does not know it, or not by
+        the name and with the partition that the request has."""
         manifest = self._mirror.get(collection_id)
-        if manifest is None or not _has_partition(manifest.collection, partition_id):
+        if manifest is None or (request is not None and not _fits(request, manifest.collection)):
             await self._mirror.refresh()
             manifest = self._mirror.get(collection_id)
         if manifest is None:
@@ -248,8 +248,10 @@ class WriterNode:
             del self._answers[key]
 
 
-def _has_partition(collection: Collection, id: int) -> bool:
-    return id == ANY_PARTITION or any(partition.id == id for partition in collection.partitions)
+def _fits(request: WriteRequest, collection: Collection) -> bool:
+    id = request.partition_id
+    has_partition = id == ANY_PARTITION or any(partition.id == id for partition in collection.partitions)
+    return has_partition and collection.is_called(request.name)
 
 
 def _empty(directory: Path) -> None:

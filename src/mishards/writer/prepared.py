@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from mishards.errors import Kind, MishardsError, invalid
+from mishards.errors import Kind, MishardsError, invalid, renamed
 from mishards.model import Collection, CollectionId
 from mishards.schema.keys import physical_schema
 from mishards.segment.fresh import decode_rows, decode_tombstones
@@ -38,8 +38,9 @@ class PreparedWrite:
     ids: dict[Shard, str] = field(default_factory=dict)
     objects: dict[Shard, memoryview] = field(default_factory=dict)
     stored: dict[Shard, StoredRows] = field(default_factory=dict)
-    partition_id: int = ANY_PARTITION  # of its rows ...
-    defined_ts: int = 0  # ... and `updated_ts` of the definition that has it
+    partition_id: int = ANY_PARTITION  # of its rows
+    name: str = ""  # by which the client calls the collection
+    defined_ts: int = 0  # `updated_ts` of the definition that has both
 
 
 def request_bytes(request: WriteRequest) -> int:
@@ -51,7 +52,10 @@ def prepare(request: WriteRequest, collection: Collection, ends_s: float) -> Pre
 
     SCHEMA_MISMATCH when the rows' columns are not the collection's, in name, type and order: those of a group become
     one table, where one that does not fit would spoil the others. Their `schema_ts` alone says nothing: it grows with
-    every definition, also with those that change no field, such as a load. PARTITION_NOT_FOUND, PARAMETER_INVALID."""
+    every definition, also with those that change no field, such as a load. PARTITION_NOT_FOUND, COLLECTION_NOT_FOUND if
+    it has another name by now, PARAMETER_INVALID."""
+    if not collection.is_called(request.name):
+        raise renamed(request.name, collection.database)
     ops = {Shard(collection.id, part.shard): _op(part, request, collection) for part in request.shards}
     has_rows = any(op.rows is not None for op in ops.values())
     if has_rows and all(partition.id != request.partition_id for partition in collection.partitions):
@@ -72,6 +76,7 @@ def prepare(request: WriteRequest, collection: Collection, ends_s: float) -> Pre
         ids,
         objects,
         partition_id=request.partition_id,
+        name=request.name,
         defined_ts=collection.updated_ts,
     )
 

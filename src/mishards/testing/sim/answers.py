@@ -51,6 +51,7 @@ class Asked:
     lost: bool  # it took the metadata service for lost then
     group: int | None = None  # only rows of that group ...
     partition: str = ""  # ... and that partition
+    called: str = ""  # the name that the request has
     pinned: tuple[int, Readable] | None = None  # the version that is to be answered, and the partitions it then had
 
     @classmethod
@@ -64,6 +65,7 @@ class Asked:
         elif level is Consistency.SESSION:
             guarantee_ts = seen_ts or 1
             oldest = max((commit.version for commit in history.commits if commit.ts <= seen_ts), default=0)
+            since_s = world.definitions.defined[history.id].states[0].since_s if oldest else world.ready_s
         elif level is Consistency.BOUNDED:
             guarantee_ts, oldest = 2, history.version_at(now_s - BOUND_S)
             since_s = max(world.ready_s, now_s - BOUND_S)

@@ -111,13 +111,15 @@ class Definitions:
 
     # ----------------------------------------------------------------------------------------------------- what may be
 
-    def excuse(self, kind: Kind, name: str, partition: str, since_s: float) -> bool:
-        """Whether a refusal of that kind was true at some time since then."""
+    def excuse(self, kind: Kind, name: str, called: str, partition: str, since_s: float) -> bool:
+        """Whether a refusal of that kind was true at some time since then, of the collection that was so called."""
         until_s = self._now_s()
         if self._was_absent(name, since_s, until_s):
             return True
         states = [state for _, each in self.named(name) for state in each.during(since_s, until_s)]
         match kind:
+            case Kind.COLLECTION_NOT_FOUND:
+                return any(not state.collection.is_called(called) for state in states)
             case Kind.COLLECTION_NOT_LOADED:
                 return any(not state.collection.loaded for state in states)
             case Kind.INDEX_NOT_FOUND:
@@ -146,6 +148,12 @@ class Template:
     index: d.CreateIndex
     partitions: tuple[str, ...]  # besides the first
     replicas: int
+    alias: str = ""  # another name, which comes and goes
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """By which clients may call it."""
+        return (self.creation.collection, self.alias) if self.alias else (self.creation.collection,)
 
     @property
     def all_partitions(self) -> tuple[str, ...]:
@@ -166,6 +174,8 @@ class Template:
         for partition in self.partitions:
             if collection.partition(partition) is None:
                 return d.CreatePartition(**named, partition=partition)
+        if self.alias and self.alias not in collection.aliases:
+            return d.CreateAlias(**named, alias=self.alias)
         if not collection.loaded or collection.released_partitions:
             return d.LoadCollection(**named, replicas=self.replicas)
         return None
@@ -175,7 +185,11 @@ class Template:
     ) -> d.AnyDefinition:
         """What takes something away from it."""
         named = {"database": self.creation.database, "collection": self.creation.collection}
-        ways: list[d.AnyDefinition] = [d.DropCollection(**named), d.ReleaseCollection(**named)]
+        ways: list[d.AnyDefinition] = [d.ReleaseCollection(**named)]
+        if self.alias in collection.aliases:  # a collection with an alias cannot be dropped
+            ways += [d.DropAlias(database=self.creation.database, alias=self.alias)] * 2
+        else:
+            ways += [d.DropCollection(**named)] * (2 if self.alias else 1)
         for name in self.partitions:
             partition = collection.partition(name)
             if partition is None:

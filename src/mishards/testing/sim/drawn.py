@@ -87,7 +87,7 @@ def drawn_bounds(random: Random, settings: WriterSettings) -> WriterSettings:
 
 
 def drawn_template(random: Random, name: str, defines: bool) -> Template:
-    """A collection. `defines`: partitions will come and go."""
+    """A collection. `defines`: partitions will come and go, and the alias if it has one."""
     named: dict[str, Any] = {"database": "default", "collection": name}
     generated = random.random() < 0.2
     return Template(
@@ -95,6 +95,7 @@ def drawn_template(random: Random, name: str, defines: bool) -> Template:
         d.CreateIndex(**named, field="vector", name="", type=random.choice(("FLAT", "HNSW")), metric="L2"),
         ("p", "q")[: random.choice((0, 0, 2)) or 2 * defines],
         random.choice((1, 1, 2)),
+        f"also_{name}" if defines and random.random() < 0.5 else "",
     )
 
 

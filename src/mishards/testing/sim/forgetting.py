@@ -96,10 +96,15 @@ class Forgetting:
                 or (history.id, each.commit.ts) in world.acknowledged_ts
             )
             and not each.is_back_in(history)
-            and not any(self._is_excused(other) for other in history.lost if other.files == each.files)
+            and not any(self._is_excused(other) for other in history.lost if _same_writes(each, other))
         ]
 
     def _is_excused(self, lost: Lost) -> bool:
-        """What was put back and lost again is reported under its last uuid."""
         uuid = lost.commit.uuid
         return self._world.committed_by[uuid].process.state is State.DEAD or uuid in self._world.reported
+
+
+def _same_writes(one: Lost, other: Lost) -> bool:
+    """What was put back and lost again is reported under its last uuid; what was forgotten before it was answered, and
+    then committed anew and forgotten once more, under the uuid that was answered."""
+    return one.files == other.files or (bool(one.tags) and one.tags <= other.tags)

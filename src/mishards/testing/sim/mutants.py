@@ -247,6 +247,12 @@ MUTANTS: dict[str, Mutant] = {
         "P3: rows of a dropped partition are not acknowledged",
         ("metadata.chain:require_partitions", "testing.sim.plain_tables:require_partitions"),
         _no_nonce_check,
+        1140,
+    ),
+    "written_under_a_lost_name": Mutant(
+        "P3: a write is committed to what its client's name means then",
+        ("metadata.chain:require_names", "testing.sim.plain_tables:require_names"),
+        _no_nonce_check,
     ),
     "upload_failures_ignored": Mutant(
         "I3: files are complete before the commit",

@@ -59,7 +59,8 @@ class PlainStore(PlainGarbage):
             for old, new in pairs:
                 rules.claim(tables, new.id, names_of(new) - names_of(old))
                 entry = tables.collections[old.id]
-                tables.collections[old.id] = entry._replace(collection=new, ddl=entry.ddl + 1)
+                newest_ts = max(tables.collections[each.id].last_ts for each, _ in pairs)
+                tables.collections[old.id] = entry._replace(collection=new, ddl=entry.ddl + 1, last_ts=newest_ts)
 
     async def drop_collection(self, collection_id: CollectionId, request: str = "") -> None:
         with self._transaction() as tables:
@@ -205,8 +206,12 @@ class PlainStore(PlainGarbage):
             rules.insert_collection(tables, imported.collection)
             if imported.version == 0:
                 return
-            tables.collections[id] = tables.collections[id]._replace(
-                head=imported.uuid, version=imported.version, forgotten=imported.version, last_ts=imported.ts
+            entry = tables.collections[id]
+            tables.collections[id] = entry._replace(
+                head=imported.uuid,
+                version=imported.version,
+                forgotten=imported.version,
+                last_ts=max(imported.ts, entry.last_ts),
             )
             tables.commits[id, imported.uuid] = Commit(
                 collection_id=id, version=imported.version, uuid=imported.uuid, previous="", kind="ddl", ts=imported.ts

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from msgspec.structs import replace
 
 from mishards.errors import Kind, MishardsError, collection_not_found
-from mishards.metadata.chain import outdated, require_partitions
+from mishards.metadata.chain import outdated, require_names, require_partitions
 from mishards.metadata.definitions import Name, name_taken, names_of
 from mishards.metadata.folders import folder_closed
 from mishards.metadata.pins import EXPIRY_MARGIN_S
@@ -133,7 +133,9 @@ class Tables:
 
 def insert_collection(tables: Tables, collection: Collection) -> None:
     claim(tables, collection.id, names_of(collection))
-    tables.collections[collection.id] = Entry(collection, collection.created_ts)
+    namesakes = [entry for entry in tables.collections.values() if entry.collection.name == collection.name]
+    newest_ts = max((entry.last_ts for entry in namesakes), default=0)
+    tables.collections[collection.id] = Entry(collection, max(collection.created_ts, newest_ts))
 
 
 def claim(tables: Tables, id: CollectionId, names: Iterable[Name]) -> None:
@@ -174,6 +176,7 @@ def record_requests(tables: Tables, ids: Sequence[str], collection_id: Collectio
 def check_partitions(request: CommitRequest, entry: Entry) -> None:
     """PARTITION_NOT_FOUND if that of some rows was dropped since they were checked."""
     if request.defined_ts not in (0, entry.collection.updated_ts):
+        require_names(request, entry.collection)
         require_partitions(request, entry.collection)
 
 

@@ -68,7 +68,7 @@ class Client:
     def __init__(self, world: World, number: int, random: Random) -> None:
         self.name = f"client-{number}"
         self.session = Session()
-        self._about = ("", "")  # the collection and the partition of the request under way
+        self._about = ("", "", "")  # the collection, how it is called, and the partition of the request under way
         self._levels: tuple[Consistency, ...] = LEVELS
         self._asks: int | None = None  # always the same proxy, by its number
         self._world = world
@@ -142,8 +142,15 @@ class Client:
     def _choose(self) -> str:
         """A collection to ask about."""
         name = self._random.choice(self._world.names)
-        self._about = (name, "")
+        self._about = (name, name, "")
         return name
+
+    def _call(self, name: str, partition: str) -> str:
+        """How the request calls the collection."""
+        names = self._world.templates[name].names
+        called = self._random.choice(names) if len(names) > 1 else name
+        self._about = (name, called, partition)
+        return called
 
     # ----------------------------------------------------------------------------------------------------- definitions
 
@@ -189,9 +196,9 @@ class Client:
         elif generated:
             kind = "insert"
         partition = random.choice(world.templates[name].all_partitions)
-        self._about = (name, partition)
+        called = self._call(name, partition)
         request = RowsRequest(
-            kind=kind, collection=name, columns=columns, rows=len(tags), partition=partition, timeout_s=TIMEOUT_S
+            kind=kind, collection=called, columns=columns, rows=len(tags), partition=partition, timeout_s=TIMEOUT_S
         )
         written = world.begin_write(name, tags)
         try:
@@ -201,7 +208,7 @@ class Client:
             raise
         written.acknowledged(world.loop.time(), mutation.ts, [int(key) for key in mutation.keys])
         self._wrote(name, mutation.ts)
-        return f"{kind} {name}/{partition} {written.rows()} at {self._version(name, mutation.ts)}"
+        return f"{kind} {called}/{partition} {written.rows()} at {self._version(name, mutation.ts)}"
 
     def _keys(self, name: str, count: int) -> list[int]:
         """Some that may be there."""
@@ -222,8 +229,8 @@ class Client:
     async def _delete(self, node: Node, name: str, expression: str, keys: list[int]) -> str:
         world = self._world
         partition = self._random.choice(("", "", *world.templates[name].all_partitions))
-        self._about = (name, partition)
-        request = DeleteRequest(collection=name, filter=expression, partition=partition, timeout_s=TIMEOUT_S)
+        called = self._call(name, partition)
+        request = DeleteRequest(collection=called, filter=expression, partition=partition, timeout_s=TIMEOUT_S)
         history = world.history(name)
         began, began_s = history.version, world.loop.time()
         mutation = await node.call(lambda: node.server.proxy.delete(request), PATIENCE_S)
@@ -268,7 +275,7 @@ class Client:
         partitions = self._world.pinned[asked.id, called].partitions
         readable = frozenset(each.id for each in partitions if asked.partition in ("", each.name))
         asked.pinned = (pins[called], readable)
-        reading = {**self._reading(asked), "collection": f"{asked.name}@{called}"}
+        reading = {**self._reading(asked), "collection": f"{asked.called}@{called}"}
         request = QueryRequest(**reading, output=("id", "tag", "g"), limit=ALL)
         try:
             result = await node.call(lambda: node.server.proxy.query(request), PATIENCE_S)
@@ -316,12 +323,12 @@ class Client:
         if random.random() < filtered_share:
             asked.group = random.randrange(GROUPS)
         asked.partition = random.choice(("", "", "", *self._world.templates[name].all_partitions))
-        self._about = (name, asked.partition)
+        asked.called = self._call(name, asked.partition)
         return asked
 
     def _reading(self, asked: Asked) -> dict[str, Any]:
         return {
-            "collection": asked.name,
+            "collection": asked.called,
             "partitions": (asked.partition,) if asked.partition else (),
             "filter": "" if asked.group is None else f"g == {asked.group}",
             "consistency": asked.level,

@@ -135,11 +135,11 @@ class World:
         """Of what has the name, or had it last."""
         return self.oracle.history_of(self.ids[name])
 
-    def excused(self, kind: Kind, name: str, partition: str, began_s: float, proxy: str) -> bool:
+    def excused(self, kind: Kind, name: str, called: str, partition: str, began_s: float, proxy: str) -> bool:
         """Whether a refusal tells of what was so at some time since then, or, if the metadata service did not answer
         the proxy, of what it last knew."""
         lately = self.defines and self.metadata.failed_s.get(proxy, 0.0) >= began_s
-        return self.definitions.excuse(kind, name, partition, self.ready_s if lately else began_s)
+        return self.definitions.excuse(kind, name, called, partition, self.ready_s if lately else began_s)
 
     def new_tag(self) -> int:
         self._tag += 1
@@ -253,6 +253,10 @@ class World:
             if nonces.get(name) != nonce:
                 self.violated("I1", f"version {commit.version} was committed without lease {name}")
         history = self.oracle.history_of(commit.collection_id)
+        defined = self.definitions.defined[history.id].now
+        for name in request.names:
+            if not defined.is_called(name):
+                self.violated("P3", f"a write to {name} was committed to {defined.name}, which is not called so")
         partitions = self.definitions.partitions(history.id)
         bounds = self.bounds.setdefault(history.id, Bounds(history, self.settings.writer))
         full = bounds.before(node, request, partitions)
@@ -266,8 +270,8 @@ class World:
             for shard in (each for each in full if each.known_s < asked_s):
                 self.violated("I20", f"{shard} takes rows that were asked for at {asked_s - START_S:.3f}")
         bounds.after(node, request, partitions, self.loop.time())
-        name = self.definitions.defined[commit.collection_id].now.name
-        self.note(f"commit {commit.kind} {name} version {commit.version} +{len(request.added)} -{len(request.removed)}")
+        files = f"+{len(request.added)} -{len(request.removed)}"
+        self.note(f"commit {commit.kind} {defined.name} version {commit.version} {files}")
 
     def _on_define(self, call: str, arguments: tuple[Any, ...]) -> None:
         definitions = self.definitions
