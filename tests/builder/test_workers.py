@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +17,7 @@ import pytest
 
 from mishards.builder.jobs import write_index
 from mishards.builder.pool import Pool
-from mishards.builder.worker import NICENESS
+from mishards.builder.worker import NICENESS, frame, read_frame
 from mishards.builder.workers import Workers
 from mishards.errors import Kind, MishardsError
 from mishards.index.hnsw import Hnsw
@@ -103,3 +106,19 @@ async def test_idle_processes_end_at_a_stop() -> None:
 async def test_without_processes_a_thread_builds() -> None:
     """A count of 0 means threads of this process."""
     assert await Workers(0, Pool(1)).run(os.getpid) == os.getpid()
+
+
+def test_an_answer_that_nobody_reads_any_more_is_no_error() -> None:
+    """A process whose parent is killed amid a job ends without a word in the parent's log."""
+    pipe, command = subprocess.PIPE, (sys.executable, "-m", "mishards.builder.worker")
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe) as process:
+        assert process.stdin and process.stdout and process.stderr
+        assert read_frame(process.stdout)
+        process.stdout.close()
+        process.stdin.write(frame((time.sleep, (0.0,))))
+        process.stdin.flush()
+        time.sleep(0.5)  # the answer has been written by then
+        process.stdin.close()
+
+        assert process.stderr.read() == b""
+        assert process.wait(10) == 0

@@ -59,9 +59,10 @@ def _take_low_priority() -> None:
 
 
 def _work(jobs: SimpleQueue[bytes], answers: BinaryIO) -> None:
-    while True:
-        answers.write(_answer(jobs.get()))
-        answers.flush()
+    with suppress(BrokenPipeError):  # the parent has ended amid the job, and so does this process
+        while True:
+            answers.write(_answer(jobs.get()))
+            answers.flush()
 
 
 def _answer(job: bytes) -> bytes:
