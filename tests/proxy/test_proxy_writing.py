@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,16 @@ class FakeWriters:
     ) -> list[WriteReply]:
         owners = [[shard for shard in shards if shard == 0], [shard for shard in shards if shard > 0]]
         left_s = ends_s - self._clock.monotonic_s()
-        return [await call(self, mine, left_s) for mine in owners if mine]
+        return [await self._ask(partial(call, self, mine, left_s)) for mine in owners if mine]
+
+    async def _ask(self, call: Callable[[], Awaitable[WriteReply]]) -> WriteReply:
+        """Once more after a loss."""
+        try:
+            return await call()
+        except MishardsError as error:
+            if error.kind is not Kind.PEER_LOST:
+                raise
+        return await call()
 
     async def write(self, request: WriteRequest) -> WriteReply:
         if request.collection_id in self.dropped:
@@ -374,6 +384,30 @@ async def test_a_refusal_of_everything_needs_no_question() -> None:
         case.writers.failures = [MishardsError(kind, "no")]
         await refused(kind, case.write("insert", [1], 1))
         assert case.store.aborted == []
+
+
+async def test_a_refusal_of_a_repetition_says_nothing_of_the_first_try() -> None:
+    """What one writer did before it was lost, the next one need not know: the metadata service does."""
+    for kind in (Kind.PARTITION_NOT_FOUND, Kind.COLLECTION_NOT_FOUND, Kind.RATE_LIMIT):
+        case = Case()
+        case.writers.failures = [MishardsError(Kind.PEER_LOST, "gone"), MishardsError(kind, "no")]
+        case.store.written = {0, 1, 2}
+        assert (await case.write("insert", range(50), 50)).ts == 3003
+
+        case.writers.failures = [MishardsError(Kind.PEER_LOST, "gone"), MishardsError(kind, "no")]
+        case.store.written = set()
+        assert (await refused(kind, case.write("insert", range(50), 50))).message == "no; nothing was written"
+
+
+async def test_clients_do_not_repeat_by_themselves_what_was_written_in_part() -> None:
+    """As they do with RATE_LIMIT: rows with generated keys would be there twice."""
+    case = Case()
+    case.writers.failures = [None, MishardsError(Kind.RATE_LIMIT, "full")]
+    case.store.written = {0}
+
+    error = await refused(Kind.UNAVAILABLE, case.write("insert", range(50), 50))
+
+    assert error.message == "full; only its rows in shards [0] were written"
 
 
 async def test_a_partition_that_was_made_anew_is_written_under_its_new_id() -> None:

@@ -43,8 +43,10 @@ SHORT_ROWS = 256  # of short values: encoded in well under a millisecond; more, 
 SHORT_BYTES = 64 << 10
 
 DROPPED = frozenset({Kind.COLLECTION_NOT_FOUND, Kind.PARTITION_NOT_FOUND})
-PARTLY = "in part"  # detail of an error: other shards' rows were written
-UNSURE = frozenset({Kind.DEADLINE, Kind.UNAVAILABLE, Kind.METADATA_UNAVAILABLE, Kind.INTERNAL})  # may have been written
+PARTLY = "in part"  # detail of an error: some rows were written, or may have been
+UNSURE = frozenset(  # a writer that answers so may have written, or may still
+    {Kind.DEADLINE, Kind.PEER_LOST, Kind.UNAVAILABLE, Kind.METADATA_UNAVAILABLE, Kind.INTERNAL}
+)
 RESOLVE_SHARE = 0.1  # of a write's time is kept to learn its outcome ...
 RESOLVE_S_MAX = 1.0  # ... but no more, ...
 RESOLVE_S_MIN = 0.1  # ... and not less
@@ -170,8 +172,9 @@ class Writing:
         """The newest hybrid timestamp of the commits."""
         request_id = self._clock.token()
         reserve_s = min(RESOLVE_S_MAX, RESOLVE_SHARE * (deadline_s - self._clock.monotonic_s()))
+        perhaps: set[int] = set()  # shards whose rows may have been written
 
-        def write(writer: WriterService, shards: Sequence[int], left_s: float) -> Awaitable[WriteReply]:
+        async def write(writer: WriterService, shards: Sequence[int], left_s: float) -> WriteReply:
             mine = tuple(part for part in parts if part.shard in shards)
             message = WriteRequest(
                 collection_id=collection.id,
@@ -183,34 +186,46 @@ class Writing:
                 name=request.collection,
                 deadline_s=left_s,
             )
-            return answered(writer.write(message), left_s)
+            refused = False
+            try:
+                return await answered(writer.write(message), left_s)
+            except MishardsError as error:
+                refused = error.kind not in UNSURE
+                raise
+            finally:
+                if not refused:
+                    perhaps.update(shards)
 
         shards = [part.shard for part in parts]
         try:
             replies = await self._writers.ask_owners(collection, shards, write, deadline_s - reserve_s)
         except MishardsError as error:
+            if not perhaps:
+                raise
             return await self._resolved(request_id, shards, error, max(reserve_s, RESOLVE_S_MIN))
         return max(reply.ts for reply in replies)
 
     async def _resolved(self, request_id: str, shards: Sequence[int], error: MishardsError, wait_s: float) -> int:
         """The timestamp of a write that was done although `error` says otherwise; else the error, with what was written
         of it. Nothing more will be."""
-        if error.kind is Kind.RATE_LIMIT or (len(shards) == 1 and error.kind not in UNSURE):
-            raise error
         ids = {request_part(request_id, shard): shard for shard in shards}
         try:
             async with asyncio.timeout(wait_s):
                 outcomes = await self._store.abort_requests(list(ids))
         except (MishardsError, TimeoutError):
-            message = f"{error.message}; whether it was written is not known"
-            raise MishardsError(error.kind, message, error.detail) from error
+            raise _written_partly(error, "whether it was written is not known") from error
         written = sorted(ids[id] for id, outcome in outcomes.items() if outcome.applied)
         if len(written) == len(shards):
             return max(outcome.ts for outcome in outcomes.values())
         if written:
-            message = f"{error.message}; only its rows in shards {written} were written"
-            raise MishardsError(error.kind, message, PARTLY) from error
+            raise _written_partly(error, f"only its rows in shards {written} were written") from error
         raise MishardsError(error.kind, f"{error.message}; nothing was written", error.detail) from error
+
+
+def _written_partly(error: MishardsError, so_far: str) -> MishardsError:
+    """Clients repeat a call that was refused with RATE_LIMIT, by themselves: not one that has written."""
+    kind = Kind.UNAVAILABLE if error.kind is Kind.RATE_LIMIT else error.kind
+    return MishardsError(kind, f"{error.message}; {so_far}", PARTLY)
 
 
 def _is_short(request: RowsRequest) -> bool:

@@ -269,9 +269,19 @@ def _forgets_soon(original: Any) -> Any:
     return init
 
 
+def _remembers_rounds(original: Any) -> Any:
+    async def round(self: Any) -> None:
+        began_s = self._clock.monotonic_s()
+        await original(self)
+        self.__dict__.setdefault("rounds", []).append((began_s, self._clock.monotonic_s()))
+
+    return round
+
+
 # Constants for the small: segments that nobody would index are indexed, removed files are forgotten within seconds.
 KEEP_REMOVED_S = 3.0
 SMALL_WORLD = (
     Mutant("", ("index.hnsw:Hnsw.worthwhile",), lambda original: lambda self, rows, dim: True),
     Mutant("", ("metadata.mirror:Mirror.__init__",), _forgets_soon),
+    Mutant("", ("metadata.mirror:Mirror._round",), _remembers_rounds),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_left
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from functools import partial
@@ -50,6 +51,12 @@ class SimServer(Server):
     def metadata_lost(self) -> bool:
         """Whether it has not heard of the metadata service since a question to it failed."""
         return self._mirror.lost
+
+    def heard_s(self, since_s: float) -> float:
+        """When it first had the metadata service's answer to a question that it asked after that; inf: not yet."""
+        rounds: list[tuple[float, float]] = getattr(self._mirror, "rounds", [])
+        later = bisect_left(rounds, (since_s, 0.0))
+        return rounds[later][1] if later < len(rounds) else float("inf")
 
     async def notify(self, request: Notice) -> Nothing:
         """A push may be lost, come twice, or late and so out of order (I16)."""

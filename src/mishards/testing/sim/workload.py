@@ -40,7 +40,15 @@ SPECIALISED_SHARE = 0.4  # of the clients
 LEVELS = (Consistency.STRONG, Consistency.SESSION, Consistency.BOUNDED, Consistency.EVENTUALLY)
 
 # It did not happen and never will; everything else leaves it open.
-DEFINITE = frozenset({Kind.PARAMETER_INVALID, Kind.SCHEMA_MISMATCH, Kind.PARTITION_NOT_FOUND})
+DEFINITE = frozenset(
+    {
+        Kind.PARAMETER_INVALID,
+        Kind.SCHEMA_MISMATCH,
+        Kind.PARTITION_NOT_FOUND,
+        Kind.COLLECTION_NOT_FOUND,
+        Kind.RATE_LIMIT,
+    }
+)
 NEVER = frozenset(  # of what is there
     {
         Kind.INTERNAL,
@@ -204,7 +212,8 @@ class Client:
         try:
             mutation = await node.call(lambda: node.server.proxy.write(request), PATIENCE_S)
         except MishardsError as error:
-            written.refused = error.kind in DEFINITE and error.detail != PARTLY
+            definite = error.kind in DEFINITE or error.message.endswith("nothing was written")
+            written.refused = definite and error.detail != PARTLY
             raise
         written.acknowledged(world.loop.time(), mutation.ts, [int(key) for key in mutation.keys])
         self._wrote(name, mutation.ts)

@@ -360,7 +360,8 @@ class World:
         for tag, versions in committed.items():
             if len(versions) > 1:
                 self.violated("once", f"row {tag} was committed at {versions}")
-            if written.refused and any(self._outlived(written, id) for id, _ in versions):
+            forgotten = named[0].fell_back_s > written.began_s  # so may be that it was given up
+            if written.refused and not forgotten and any(self._outlived(written, id) for id, _ in versions):
                 self.violated("refused", f"row {tag} was refused and committed at {versions}")
         shards = self.templates[written.name].creation.shards
         if shards == 1 and len({tuple(versions) for versions in committed.values() if versions}) > 1:
@@ -382,6 +383,8 @@ class World:
 
     def _is_in(self, written: Written, history: History) -> bool:
         """Whether an acknowledged write is in that collection."""
+        if not written.ts and history.dropped:  # before the answer, which could not tell the version any more
+            return all(history.written.get(tag) for tag in written.tags)
         began, end = written.began if history.id == written.id else 0, history.version_of_ts(written.ts)
         return end is not None and all(
             any(key in history.touched[version] for version in range(began + 1, end + 1)) for key in written.keys
