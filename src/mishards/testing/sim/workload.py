@@ -130,7 +130,9 @@ class Client:
             world.note(f"{self.name} {kind} at {node.name} since {began_s - START_S:.3f}: {error}")
             return False
         except MishardsError as error:
-            if error.kind in NEVER and not world.excused(error.kind, *self._about, began_s, node.name):
+            # what is written in part is not tried again with newer definitions
+            since_s = world.ready_s if error.detail == PARTLY else began_s
+            if error.kind in NEVER and not world.excused(error.kind, *self._about, since_s, node.name):
                 world.violated(error.kind.name, f"{kind} at {node.name} since {began_s - START_S:.3f}: {error.message}")
             if error.kind is Kind.RATE_LIMIT and what in (self.delete, self.delete_where):
                 world.violated("P15", f"{kind} at {node.name} is refused: {error.message}")
