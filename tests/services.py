@@ -77,8 +77,11 @@ class SqlServer:
         self._process.wait()
 
     def pause(self) -> None:
-        """The server hangs: connections stay open and nothing is answered."""
+        """The server hangs: connections stay open and nothing is answered. A thread that runs may go on for a moment:
+        this returns when all have stopped."""
         self._signal(signal.SIGSTOP)
+        while not self._has_stopped():
+            time.sleep(0.001)
 
     def resume(self) -> None:
         self._signal(signal.SIGCONT)
@@ -120,14 +123,21 @@ class SqlServer:
 
     def _signal(self, number: signal.Signals) -> None:
         """To the server and its children: PostgreSQL has a process for each connection."""
-        assert self._process is not None
-        pid = self._process.pid
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        for each in (pid, *map(int, children)):
+        for each in self._pids():
             try:
                 os.kill(each, number)
             except ProcessLookupError:
                 continue  # a child that has just ended
+
+    def _pids(self) -> list[int]:
+        assert self._process is not None
+        pid = self._process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return [pid, *map(int, children)]
+
+    def _has_stopped(self) -> bool:
+        stats = (stat.read_text() for pid in self._pids() for stat in Path(f"/proc/{pid}/task").glob("*/stat"))
+        return all(stat.rpartition(")")[2].split()[0] in "TZ" for stat in stats)
 
 
 class MariaDb(SqlServer):
