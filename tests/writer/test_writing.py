@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
-from writer_house import QUIET, House, delete, insert, request, until
+from writer_house import QUIET, House, delete, insert, refused, request, until
 
 from mishards.errors import Kind, MishardsError
 from mishards.model import Commit, FileKind, NodeId, PartitionId, Version
@@ -21,12 +21,6 @@ def house(tmp_path: Path) -> House:
 
 def unavailable() -> MishardsError:
     return MishardsError(Kind.METADATA_UNAVAILABLE, "lost")
-
-
-async def refused(call: Any) -> MishardsError:
-    with pytest.raises(MishardsError) as raised:
-        await call
-    return raised.value
 
 
 async def test_a_write_is_one_commit_that_others_are_told(house: House) -> None:

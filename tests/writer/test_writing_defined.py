@@ -2,11 +2,10 @@
 
 import asyncio
 from pathlib import Path
-from typing import Any
 
 import pytest
 from msgspec.structs import replace
-from writer_house import NAME, PK, QUIET, VECTOR, House, batch, delete, insert
+from writer_house import NAME, PK, QUIET, VECTOR, House, batch, delete, insert, refused
 
 from mishards.errors import Kind, MishardsError
 from mishards.segment.fresh import encode_rows
@@ -18,12 +17,6 @@ from mishards.wire.messages import ShardWrite
 @pytest.fixture
 def house(tmp_path: Path) -> House:
     return House(tmp_path)
-
-
-async def refused(call: Any) -> MishardsError:
-    with pytest.raises(MishardsError) as raised:
-        await call
-    return raised.value
 
 
 async def test_what_does_not_fit_is_refused_alone(house: House) -> None:

@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pytest
 
 from mishards.clock import FakeClock
 from mishards.config import WriterSettings
+from mishards.errors import MishardsError
 from mishards.metadata.ids import IdBlocks
 from mishards.metadata.manifest import Manifest
 from mishards.metadata.mirror import Mirror
@@ -258,3 +260,9 @@ def request(
         name=name or collection.name,
         deadline_s=deadline_s,
     )
+
+
+async def refused(call: Any) -> MishardsError:
+    with pytest.raises(MishardsError) as raised:
+        await call
+    return raised.value

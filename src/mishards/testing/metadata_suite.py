@@ -38,6 +38,7 @@ from mishards.ports import MetadataStore
 from mishards.testing.garbage_suite import GarbageSuite
 from mishards.testing.metadata_races import RacesSuite
 from mishards.testing.metadata_records import NOW_MS, a_collection, a_commit, a_file, refused
+from mishards.testing.names_suite import NamesSuite
 from mishards.testing.pins_suite import PinsSuite
 from mishards.testing.requests_suite import RequestsSuite
 
@@ -46,7 +47,7 @@ LEASE = "shard/1/0"
 
 
 class DefinitionsSuite:
-    """Collections, names and ids."""
+    """Collections and ids."""
 
     async def test_ids_are_never_taken_twice(self, store: MetadataStore, other: MetadataStore) -> None:
         """Blocks taken at once by two clients do not overlap and lie below 2**63."""
@@ -73,55 +74,6 @@ class DefinitionsSuite:
             collection_id=CollectionId(1), after=Version(0), version=Version(0), ts=collection.created_ts, head=""
         )
 
-    async def test_a_name_belongs_to_one_collection(self, store: MetadataStore, other: MetadataStore) -> None:
-        """Of collections of one name created at once one succeeds; the others leave nothing behind."""
-        creations = [
-            client.create_collection(a_collection(id, name="same"))
-            for id, client in enumerate([store, other] * 4, start=1)
-        ]
-        outcomes = await asyncio.gather(*creations, return_exceptions=True)
-
-        errors = [outcome for outcome in outcomes if isinstance(outcome, MishardsError)]
-        assert outcomes.count(None) == 1
-        assert [error.kind for error in errors] == [Kind.UNEXPECTED] * 7
-        assert errors[0].message == "duplicate name: same is already used in database default"
-        assert len(await store.heads()) == 1
-
-    async def test_names_and_aliases_share_one_space_in_each_database(self, store: MetadataStore) -> None:
-        """An alias cannot be a collection's name nor another's alias, or reversed; case counts; databases differ."""
-        await store.create_collection(a_collection(1, "books", aliases=("novels",)))
-        await store.create_collection(a_collection(2, "films"))
-        films = a_collection(2, "films")
-
-        await refused(Kind.UNEXPECTED, store.create_collection(a_collection(3, "novels")))
-        await refused(Kind.UNEXPECTED, store.replace_collection(films, replace(films, name="books")))
-        conflict = await refused(
-            Kind.ALIAS_NAME_CONFLICT, store.replace_collection(films, replace(films, aliases=("books",)))
-        )
-        taken = await refused(Kind.ALIAS_EXISTS, store.replace_collection(films, replace(films, aliases=("novels",))))
-        await store.create_collection(a_collection(4, "Books"))
-        await store.create_collection(a_collection(5, "books", database="other"))
-
-        assert "[database=default][alias=books]" in conflict.message
-        assert "novels is alias to another collection: books" in taken.message
-        assert (await store.collections([CollectionId(2)]))[0][0] == films
-
-    async def test_replacing_frees_and_claims_names(self, store: MetadataStore) -> None:
-        """A rename frees the old name and claims the new one, which may have been its own alias; `ddl` grows."""
-        old = a_collection(1, "books", aliases=("novels", "tales"))
-        new = replace(old, name="novels", aliases=("tales",), updated_ts=old.updated_ts + 1)
-        await store.create_collection(old)
-        (before,) = await store.heads()
-
-        await store.replace_collection(old, new)
-
-        (after,) = await store.heads()
-        assert after.ddl > before.ddl
-        assert await store.collections([old.id]) == [(new, after.ddl)]
-        await store.create_collection(a_collection(2, "books"))
-        await refused(Kind.UNEXPECTED, store.create_collection(a_collection(3, "novels")))
-        await refused(Kind.UNEXPECTED, store.create_collection(a_collection(3, "tales")))
-
     async def test_of_two_changes_to_one_definition_one_wins(self, store: MetadataStore, other: MetadataStore) -> None:
         """A change based on an outdated definition is a conflict and changes nothing."""
         old = a_collection()
@@ -133,26 +85,6 @@ class DefinitionsSuite:
         await refused(Kind.CONFLICT, other.replace_collection(old, second))
 
         assert [collection for collection, _ in await store.collections([old.id])] == [first]
-
-    async def test_an_alias_moves_in_one_step(self, store: MetadataStore, other: MetadataStore) -> None:
-        """Of several definitions replaced at once one claims what another frees, in any order; or none is replaced."""
-        default = Partition(PartitionId(0), "_default", 1)
-        books = a_collection(1, "books", aliases=("best", "novels"), partitions=(default,))
-        films = a_collection(2, "films")
-        await store.create_collection(books)
-        await store.create_collection(films)
-        fewer = replace(books, aliases=("novels",), updated_ts=books.updated_ts + 1)
-        more = replace(films, aliases=("best",), updated_ts=films.updated_ts + 1)
-        greedy = replace(more, aliases=("best", "novels"))
-
-        await refused(Kind.CONFLICT, store.replace_collections([(books, fewer), (more, more)]))
-        await refused(Kind.ALIAS_EXISTS, store.replace_collections([(films, greedy), (books, fewer)]))
-        unchanged = [collection for collection, _ in await other.collections([books.id, films.id])]
-        await store.replace_collections([(films, more), (books, fewer)])
-
-        assert unchanged == [books, films]
-        assert [collection for collection, _ in await other.collections([books.id, films.id])] == [fewer, more]
-        await refused(Kind.ALIAS_EXISTS, store.create_collection(a_collection(3, "other", aliases=("best",))))
 
     async def test_a_dropped_collection_is_gone_for_clients(self, store: MetadataStore) -> None:
         """Its names are free, nothing reads, changes or commits to it, and dropping it again is no error."""
@@ -192,19 +124,6 @@ class ChainSuite:
         assert all(a.ts < b.ts for a, b in itertools.pairwise(chain))
         assert sorted(done, key=lambda commit: commit.version) == chain
         assert await other.commits(CollectionId(1), Version(18)) == chain[18:]
-
-    async def test_a_new_collection_is_newer_than_what_had_its_name(self, store: MetadataStore) -> None:
-        """Its timestamps go on after those of dropped ones, even if the clock of who wrote to them was ahead."""
-        await store.create_collection(a_collection(1, "books"))
-        old = await store.commit(a_commit("old", a_file(1), now_ms=NOW_MS + 3_600_000))
-        await store.drop_collection(CollectionId(1))
-
-        await store.create_collection(a_collection(2, "books"))
-
-        assert (await store.delta(CollectionId(2), Version(0))).ts >= old.ts
-        file = replace(a_file(2), collection_id=CollectionId(2))
-        new = await store.commit(a_commit("new", file, collection_id=CollectionId(2)))
-        assert new.ts > old.ts
 
     async def test_the_timestamp_is_the_wall_clock_when_that_grows(self, store: MetadataStore) -> None:
         """ts = max(hybrid(now), last + 1)."""
@@ -283,44 +202,6 @@ class ChainSuite:
         assert [file.id for file in (await store.delta(CollectionId(1), Version(0))).added] == [rows.id]
         await store.commit(a_commit("u3", stones, defined_ts=checked.updated_ts))
         assert (await store.commit(a_commit("u4", late))).version == 3
-
-    async def test_a_write_under_a_name_that_was_taken_away_is_refused(
-        self, store: MetadataStore, other: MetadataStore
-    ) -> None:
-        """Whoever looked the name up before it moved is told: the client means another collection. Other names, and
-        other changes of the definition, are no reason."""
-        default = Partition(PartitionId(0), "_default", 1)
-        books = a_collection(1, "books", aliases=("best", "novels"), partitions=(default,))
-        films = a_collection(2, "films")
-        await store.create_collection(books)
-        await store.create_collection(films)
-        fewer = replace(books, aliases=("novels",), updated_ts=books.updated_ts + 1)
-        more = replace(films, aliases=("best",), updated_ts=films.updated_ts + 1)
-        checked_ts = books.updated_ts
-        await other.replace_collections([(books, fewer), (films, more)])
-
-        await store.commit(a_commit("u1", a_file(1), names=("books", "novels"), defined_ts=checked_ts))
-        late = a_commit("u2", a_file(2), names=("best", "books"), defined_ts=checked_ts)
-        error = await refused(Kind.COLLECTION_NOT_FOUND, store.commit(late))
-
-        assert error.detail == "best"
-        assert "collection not found[database=default][collection=best]" in error.message
-        assert [file.id for file in (await store.delta(CollectionId(1), Version(0))).added] == [1]
-
-    async def test_a_name_that_moves_takes_its_timestamps_along(self, store: MetadataStore) -> None:
-        """What is written under it is newer than all that it stood for, whatever the clocks of the writers."""
-        books, films = a_collection(1, "books", aliases=("best",)), a_collection(2, "films")
-        await store.create_collection(books)
-        await store.create_collection(films)
-        old = await store.commit(a_commit("old", a_file(1), now_ms=NOW_MS + 3_600_000))
-        fewer = replace(books, aliases=(), updated_ts=books.updated_ts + 1)
-        more = replace(films, aliases=("best",), updated_ts=films.updated_ts + 1)
-        await store.replace_collections([(books, fewer), (films, more)])
-
-        file = replace(a_file(2), collection_id=CollectionId(2))
-        new = await store.commit(a_commit("new", file, collection_id=CollectionId(2)))
-
-        assert new.ts > old.ts
 
     async def test_a_file_is_replaced_once(self, store: MetadataStore, other: MetadataStore) -> None:
         """Of layout commits with a common input one succeeds; the others conflict and list nothing (I12)."""
@@ -523,7 +404,9 @@ class LeasesSuite:
         assert [head.collection_id for head in await store.heads()] == [11]
 
 
-class MetadataSuite(DefinitionsSuite, ChainSuite, LeasesSuite, GarbageSuite, RacesSuite, PinsSuite, RequestsSuite):
+class MetadataSuite(
+    DefinitionsSuite, NamesSuite, ChainSuite, LeasesSuite, GarbageSuite, RacesSuite, PinsSuite, RequestsSuite
+):
     """The contract of `ports.MetadataStore`."""
 
 

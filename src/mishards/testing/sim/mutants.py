@@ -50,7 +50,7 @@ def _find(place: str) -> tuple[Any, str]:
     return owner, name
 
 
-def _no_nonce_check(original: Any) -> Any:
+def _checks_nothing(original: Any) -> Any:
     return lambda connection, leases: None
 
 
@@ -195,7 +195,7 @@ MUTANTS: dict[str, Mutant] = {
     "no_nonce_check": Mutant(
         "I1: a commit proves its leases",
         ("metadata.chain:_hold_leases", "testing.sim.plain_tables:hold_leases"),
-        _no_nonce_check,
+        _checks_nothing,
         2,
     ),
     "tombstones_dropped_early": Mutant(
@@ -246,13 +246,13 @@ MUTANTS: dict[str, Mutant] = {
     "dropped_partition_written": Mutant(
         "P3: rows of a dropped partition are not acknowledged",
         ("metadata.chain:require_partitions", "testing.sim.plain_tables:require_partitions"),
-        _no_nonce_check,
+        _checks_nothing,
         1140,
     ),
     "written_under_a_lost_name": Mutant(
         "P3: a write is committed to what its client's name means then",
         ("metadata.chain:require_names", "testing.sim.plain_tables:require_names"),
-        _no_nonce_check,
+        _checks_nothing,
     ),
     "upload_failures_ignored": Mutant(
         "I3: files are complete before the commit",
